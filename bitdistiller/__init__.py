@@ -1,0 +1,1 @@
+"""Language models in 2 and 3 bits."""
