@@ -1,0 +1,310 @@
+"""The command line: one command per stage, nothing but argument parsing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitdistiller import config
+from bitdistiller.errors import BitDistillerError, InputError
+from bitdistiller.recipes import load_experiment, load_recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Language models in 2 and 3 bits: clip search, self-distillation, packing, evaluation, tables. "
+    "Every stage can be killed at any moment; the same command goes on where it was.",
+)
+
+RECIPE = "Options of the stage: YAML or JSON text, or a file with it. `bitdistiller options STAGE` lists them."
+Output = Annotated[Path, typer.Option(help="Directory of the results, with digest.json and provenance.json.")]
+Work = Annotated[
+    Path | None, typer.Option(help="Directory of the resumable state [default: work/... for results/...].")
+]
+Recipe = Annotated[str | None, typer.Option(help=RECIPE)]
+Changes = Annotated[list[str], typer.Option("--set", help="One option of the stage, key.key=value; repeatable.")]
+Budget = Annotated[float | None, typer.Option(help="Minutes after which the stage saves, stops and exits 75.")]
+Walltime = Annotated[
+    float | None, typer.Option(help="The same, but only inside a scheduler's job (used by the rules).")
+]
+ModelDirectory = Annotated[Path, typer.Option(help="Full-precision model directory in Hugging Face layout.")]
+Config = Annotated[Path, typer.Option(help="Experiment file.")]
+FormatOption = Annotated[config.FormatName | None, typer.Option(help="Number format.")]
+GroupSize = Annotated[int | None, typer.Option(help="Input columns that share a scale.")]
+
+
+def _budget(time_budget: float | None, walltime: float | None) -> float | None:
+    from bitdistiller.stages.deadline import scheduler_minutes
+
+    return time_budget if time_budget is not None else scheduler_minutes(walltime)
+
+
+def _changes(changes: list[str], **values: object) -> list[str]:
+    given = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
+    return given + changes
+
+
+@app.command()
+def fetch(
+    output: Output,
+    hub: Annotated[str | None, typer.Option(help="Hub id, organisation/name.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of the hub model.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Local model directory instead of the hub.")] = None,
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Download a model from the hub, or link a local one; check and hash it once."""
+    from bitdistiller.data.fetch import run
+
+    recipe = load_recipe(config.Model, None, _changes([], hub=hub, revision=revision, path=path))
+    run(recipe, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def pretrain_demo(
+    output: Output,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Generate the demo corpus and train the demo teacher on it."""
+    options = load_recipe(config.DemoTeacherRecipe, recipe, changes)
+    from bitdistiller.demo.stage import run
+
+    run(options, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def clip(
+    model: ModelDirectory,
+    output: Output,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    texts: Annotated[config.CalibrationDataset | None, typer.Option(help="Calibration texts.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Local file of calibration texts.")] = None,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Search asymmetric clip ranges, block by block."""
+    given = _changes(
+        changes,
+        quantization__format=format,
+        quantization__group_size=group_size,
+        calibration__texts=texts,
+        calibration__path=path,
+    )
+    options = load_recipe(config.ClipRecipe, recipe, given)
+    from bitdistiller.calibration.stage import run
+
+    run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def generate(
+    model: ModelDirectory,
+    output: Output,
+    shard: Annotated[int, typer.Option(help="Number of this shard, from 0.")] = 0,
+    num_shards: Annotated[int, typer.Option(help="Shards the prompts are dealt to.")] = 1,
+    dtype: Annotated[config.Dtype, typer.Option(help="Precision of the model.")] = "bfloat16",
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Let the full-precision model complete the prompts of one shard."""
+    options = load_recipe(config.Mix, recipe, _changes(changes, teacher=model.name))
+    from bitdistiller.generation.stage import run
+
+    budget = _budget(time_budget, walltime)
+    run(options, model=model, dtype=dtype, shard=shard, shards=num_shards, output=output, work=work, time_budget=budget)
+
+
+@app.command()
+def mix(
+    output: Output,
+    shard: Annotated[list[Path], typer.Option(help="Output directory of a shard; repeatable, give all of them.")] = [],  # noqa: B006
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Merge the shards: exact counts, no duplicates, shuffled."""
+    options = load_recipe(config.Mix, recipe, changes)
+    from bitdistiller.data.stage import run
+
+    run(options, shards=shard, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def train(
+    model: ModelDirectory,
+    mix: Annotated[Path, typer.Option(help="Output directory of the stage mix.")],
+    output: Output,
+    teacher: Annotated[Path | None, typer.Option(help="Another full-precision model of the same vocabulary.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip.")] = None,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Distil the quantised student."""
+    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    options = load_recipe(config.TrainRecipe, recipe, given)
+    from bitdistiller.distillation.stage import run
+
+    budget = _budget(time_budget, walltime)
+    run(options, model=model, teacher=teacher, mix=mix, clip=clip, output=output, work=work, time_budget=budget)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Option(help="A trained student/ directory, or a full-precision model directory.")],
+    output: Output,
+    clip: Annotated[
+        Path | None, typer.Option(help="Output directory of the stage clip, for untrained weights.")
+    ] = None,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    verify: Annotated[bool, typer.Option(help="Reload in a fresh process and compare the logits.")] = True,
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Pack the weights to 2, 3 or 4 bits and check the packed file."""
+    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    options = load_recipe(config.ExportRecipe, recipe, given)
+    from bitdistiller.export.stage import run
+
+    budget = _budget(time_budget, walltime)
+    run(options, weights=weights, clip=clip, verify=verify, output=output, work=work, time_budget=budget)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="Any model directory: full-precision, student or packed.")],
+    output: Output,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Run one evaluation: predictions first, metrics second."""
+    options = load_recipe(config.EvaluateRecipe, recipe, changes)
+    from bitdistiller.evaluation.stage import run
+
+    run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def tabulate(
+    output: Output,
+    config: Config = Path("config.yaml"),
+    recipe: Recipe = None,
+    results: Annotated[Path, typer.Option(help="Root of all results.")] = Path("results"),
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Write tables and plots from whatever runs are finished."""
+    from bitdistiller.reporting.stage import run
+
+    experiment = _experiment(config, recipe)
+    run(experiment, results=results, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def show(
+    config: Config = Path("config.yaml"),
+    results: Annotated[Path, typer.Option(help="Root of all results.")] = Path("results"),
+) -> None:
+    """Print the results table in the terminal, and where table, plots and report are."""
+    from bitdistiller.reporting.terminal import show_results
+
+    show_results(load_experiment(config), results)
+
+
+@app.command()
+def check(config: Config = Path("config.yaml")) -> None:
+    """Check an experiment file and the local files it names, before any job starts."""
+    from bitdistiller.plan import Plan
+
+    plan = Plan(load_experiment(config))
+    plan.check()
+    runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
+    typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
+
+
+@app.command()
+def options(stage: Annotated[str, typer.Argument(help="clip, generate, mix, train, export, evaluate, ...")]) -> None:
+    """List the options of a stage: meaning, unit and default."""
+    from bitdistiller.options import RECIPES, describe
+
+    if stage not in RECIPES:
+        raise InputError(f"no stage {stage!r} with options; accepted: {', '.join(RECIPES)}")
+    typer.echo(describe(RECIPES[stage]))
+
+
+@app.command()
+def schema(
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("workflow/schemas/config.schema.json"),
+) -> None:
+    """Write the JSON schema of experiment files from the configuration classes."""
+    from bitdistiller.options import experiment_schema
+    from bitdistiller.stages.files import write_json
+
+    write_json(output, experiment_schema())
+
+
+@app.command()
+def unlock(work: Annotated[Path, typer.Argument(help="Work directory of the stage, as its message names it.")]) -> None:
+    """Clear the failures that closed a stage's progress gate."""
+    from bitdistiller.stages.attempts import Attempts
+
+    if not (work / "attempts.jsonl").exists():
+        raise InputError(f"{work}: not a work directory (no attempts.jsonl in it)")
+    Attempts(work).clear()
+    typer.echo(f"{work}: the next attempt may start")
+
+
+def _experiment(path: Path, text: str | None) -> config.Experiment:
+    return load_recipe(config.Experiment, text, []) if text else load_experiment(path)
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("httpx", "lm_eval", "datasets", "matplotlib", "fontTools"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run a command; errors meant for the user become one line and their exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    _quiet_libraries()
+    try:
+        app(prog_name="bitdistiller")
+    except BitDistillerError as error:
+        sys.stderr.write(f"{'stopped' if error.exit_code == 75 else 'error'}: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,490 @@
+"""
+The one source of every option: its meaning, unit and default.
+
+An experiment file holds models, mixes, calibrations, trainings, evaluations and runs; a run joins them by name.
+`python -m bitdistiller schema` writes `workflow/schemas/config.schema.json` from these classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4"]
+Dtype = Literal["float32", "bfloat16"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+RESERVED_RUN_NAMES = ("base", "clip", "mixes")
+
+PromptDataset = Literal[
+    "wikitext",
+    "redpajama",
+    "alpaca",
+    "alpaca-solar",
+    "openorca-solar",
+    "ultra-solar",
+    "code",
+    "math",
+    "text",
+    "prompts",
+    "demo-text",
+    "demo-math",
+    "demo-code",
+]
+CalibrationDataset = Literal["pile", "code", "gsm8k", "text", "demo"]
+PerplexityDataset = Literal["wikitext2", "c4", "text", "demo-text"]
+MathDataset = Literal["gsm8k", "demo-math"]
+CodeDataset = Literal["humaneval", "mbpp", "demo-code"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+class DemoTeacherRecipe(Section):
+    """The embedded LLaMA-architecture teacher, trained on the generated corpus by `pretrain-demo`."""
+
+    seed: int = 42
+    """Seed of the corpus, the initial weights and the order of the data."""
+    hidden_size: PositiveInt = 128
+    intermediate_size: PositiveInt = 384
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    kv_heads: PositiveInt = 4
+    vocabulary: PositiveInt = 1024
+    """Size of the byte-level BPE vocabulary."""
+    context: PositiveInt = 128
+    """Longest sequence in tokens."""
+    documents: PositiveInt = 12000
+    """Training documents per track."""
+    steps: PositiveInt = 1000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """Sequences per optimizer step."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate."""
+
+
+class Model(Section):
+    """A full-precision model: exactly one of `path`, `hub` and `demo`."""
+
+    path: Path | None = None
+    """Local directory in Hugging Face layout (config.json, safetensors, tokenizer)."""
+    hub: str | None = None
+    """Hub id, `organisation/name`; downloaded by the rule `fetch` alone."""
+    revision: str | None = None
+    """Commit or tag of `hub`; a commit makes the run reproducible."""
+    demo: DemoTeacherRecipe | None = None
+    """Train the embedded demo teacher; `{}` takes the defaults."""
+    title: str | None = None
+    """Name in tables; equal to the paper's name, the published numbers are printed beside ours."""
+    dtype: Dtype = "bfloat16"
+    """Precision of the full-precision model and of evaluation."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [key for key in ("path", "hub", "demo") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of path, hub and demo (found {', '.join(given) or 'none'})")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to hub; a local path has none")
+        return self
+
+
+# --- teacher completions ---------------------------------------------------------------------------------------------
+
+
+class PromptSource(Section):
+    """Prompts of one dataset (spec 3)."""
+
+    dataset: PromptDataset
+    """Which dataset's rule makes the prompt; `text` takes the start of local documents, `prompts` takes them whole."""
+    samples: PositiveInt
+    """Completions of this source in the mix."""
+    prompts: PositiveInt | None = None
+    """Prompts to complete; default 3 % more than `samples`, as duplicates and empty ones drop out."""
+    path: Path | None = None
+    """Local file or directory instead of the hub: JSON, JSON lines, CSV or text, also .gz, or parquet."""
+    prompt_characters: PositiveInt = 128
+    """Text datasets: the prompt is this many first characters."""
+    prompt_tokens: PositiveInt | None = None
+    """Text datasets: take this many first tokens instead of characters."""
+    minimum_characters: NonNegativeInt = 512
+    """Text datasets: documents must be longer than this."""
+
+    @model_validator(mode="after")
+    def _enough_prompts(self) -> Self:
+        if self.prompts is not None and self.prompts < self.samples:
+            raise ValueError(f"prompts ({self.prompts}) must be at least samples ({self.samples})")
+        if self.dataset in ("text", "prompts") and self.path is None:
+            raise ValueError(f"dataset {self.dataset} needs a path")
+        return self
+
+    @property
+    def prompt_count(self) -> int:
+        """Prompts to complete."""
+        return self.prompts if self.prompts is not None else self.samples + max(1, -(-3 * self.samples // 100))
+
+
+class Generation(Section):
+    """How the teacher completes prompts (spec 3)."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 0.7
+    """0 is greedy decoding."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_new_tokens: PositiveInt = 1024
+    max_prompt_tokens: PositiveInt = 1024
+    """Longer prompts are dropped and counted, never cut."""
+    batch_size: PositiveInt = 32
+    """Prompts per batch; progress is saved after each batch."""
+
+
+class Mix(Section):
+    """Training data written by the teacher."""
+
+    teacher: Name
+    """The model that writes the completions."""
+    sources: Annotated[list[PromptSource], Field(min_length=1)]
+    shards: PositiveInt = 8
+    """Jobs the prompts are divided over."""
+    seed: int = 42
+    """Seed of the choice of prompts, of every prompt's sampling and of the shuffle."""
+    generation: Generation = Generation()
+    allow_fewer: bool = False
+    """Accept a source with fewer usable completions than `samples` (the digest file has the counts)."""
+
+
+# --- clip search -----------------------------------------------------------------------------------------------------
+
+
+class Calibration(Section):
+    """Calibration text of the clip search (spec 2)."""
+
+    texts: CalibrationDataset
+    """`text` is a local file given by `path`."""
+    path: Path | None = None
+    """Local file instead of the hub: JSON, JSON lines, CSV or text, also .gz, or parquet."""
+    samples: PositiveInt = 128
+    """Texts to use."""
+    block_length: PositiveInt = 1024
+    """Tokens per calibration sequence; cut to the model's context."""
+    max_text_tokens: PositiveInt | None = 512
+    """Texts longer than this are skipped, as in the reference; null keeps them all."""
+    tokens: PositiveInt | None = None
+    """Calibration tokens kept, by stride over all (reference: 512); null uses every one."""
+    skip: tuple[str, ...] = ("q_", "k_", "query", "key", "Wqkv")
+    """Projections whose name contains one of these are not clipped."""
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _local_path(self) -> Self:
+        if self.texts == "text" and self.path is None:
+            raise ValueError("texts: text needs a path")
+        return self
+
+
+class Quantization(Section):
+    """A number format with its group size."""
+
+    format: FormatName
+    group_size: PositiveInt = 128
+    """Consecutive input columns that share a scale."""
+    scale_dtype: Dtype = "bfloat16"
+    """Precision to which scales are rounded, in training and in the packed file alike."""
+
+
+class ClipRecipe(Section):
+    """Everything the stage `clip` needs."""
+
+    quantization: Quantization
+    calibration: Calibration
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+class Training(Section):
+    """Distillation (spec 4). The defaults are the paper's for general models."""
+
+    loss: Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"] = "cakld"
+    gamma: Literal["paper", "reference"] | Fraction = "paper"
+    """CAKLD's confidence: computed as in the paper, as in the reference code, or a fixed value (jsd: its beta)."""
+    gamma_samples: PositiveInt | None = None
+    """Training samples over which the paper's gamma is averaged; null takes all."""
+    gamma_batches: PositiveInt = 10
+    """Batches over which the reference's gamma is averaged (its `cakld_steps`)."""
+    gamma_reference_sum: bool = False
+    """Restore the reference's sum over one batch too many."""
+    reduction: Literal["sequence_sum", "token_mean"] = "sequence_sum"
+    """sequence_sum: sum over tokens, mean over sequences (the reference; its learning rate is tuned to it)."""
+    learning_rate: PositiveFloat = 8e-6
+    schedule: Literal["constant", "cosine", "linear", "one-cycle"] = "constant"
+    warmup: Fraction = 0.0
+    """Share of the steps over which the learning rate rises (one-cycle: 0 means 0.3)."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.999
+    max_gradient_norm: PositiveFloat = 1.0
+    epochs: PositiveFloat = 4
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; overrides `epochs`."""
+    batch_size: PositiveInt = 128
+    """Sequences per optimizer step, over all processes."""
+    micro_batch_size: PositiveInt = 8
+    """Sequences per forward pass; must divide batch_size."""
+    max_length: PositiveInt = 1024
+    """Longest training sequence in tokens, prompt and completion together."""
+    evaluation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """First share of the mix, kept for the evaluation loss; the best checkpoint by it is the result (0: the last)."""
+    evaluate_every: PositiveInt = 4
+    """Optimizer steps between evaluations and saves."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept beside the best one."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass to save memory."""
+    precision: Dtype = "bfloat16"
+    """Precision of the matrix products; master weights are float32."""
+    scale_grad: bool = True
+    """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size ({self.micro_batch_size}) must divide batch_size ({self.batch_size})")
+        return self
+
+
+class TrainRecipe(Section):
+    """Everything the stage `train` needs."""
+
+    quantization: Quantization
+    training: Training = Training()
+
+
+class ExportRecipe(Section):
+    """Everything the stage `export` needs."""
+
+    quantization: Quantization
+    dtype: Dtype = "bfloat16"
+    """Precision of the weights that are not quantised, and of the model when it is loaded."""
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+class Evaluated(Section):
+    """What every evaluation has."""
+
+    label: str | None = None
+    """Column heading; the default is the evaluation's name."""
+    published: str | None = None
+    """The metric's name in reporting/papers/*.csv (ppl, mmlu, ...), to print the paper's number beside ours."""
+    batch_size: PositiveInt = 16
+    """Sequences per forward pass."""
+
+
+class PerplexityEvaluation(Evaluated):
+    """Perplexity in chunks (spec 5)."""
+
+    kind: Literal["perplexity"]
+    dataset: PerplexityDataset
+    path: Path | None = None
+    """Local file instead of the hub."""
+    chunk_length: PositiveInt | None = None
+    """Tokens per chunk; the default is 2048, or the model's context where that is shorter."""
+    max_chunks: PositiveInt | None = None
+    max_documents: PositiveInt | None = None
+
+
+class GenerativeEvaluation(Evaluated):
+    """An evaluation for which the model writes an answer."""
+
+    path: Path | None = None
+    """Local file instead of the hub."""
+    max_items: PositiveInt | None = None
+    """First items only; the table then says so by its n."""
+    max_new_tokens: PositiveInt = 512
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 is greedy decoding; the paper samples GSM8K at 0.2."""
+    seed: int = 42
+
+
+class MathEvaluation(GenerativeEvaluation):
+    """Exact match of the number after "The answer is: "."""
+
+    kind: Literal["math"]
+    dataset: MathDataset
+
+
+class CodeEvaluation(GenerativeEvaluation):
+    """pass@1 of generated functions, run in the sandbox."""
+
+    kind: Literal["code"]
+    dataset: CodeDataset
+    timeout: PositiveFloat = 10.0
+    """Seconds a program may run."""
+    memory_mb: PositiveInt = 512
+    """Address space a program may use, in MiB."""
+
+
+class MultipleChoiceEvaluation(Evaluated):
+    """Log-likelihood ranking of choices by lm-eval."""
+
+    kind: Literal["multiple_choice"]
+    task: str
+    """With `path`, a name for the local task; without, an lm-eval task name (arc_easy, piqa, ...)."""
+    path: Path | None = None
+    """Local JSON lines with `question` (or `query`), `choices` and `gold`."""
+    max_items: PositiveInt | None = None
+    few_shot: NonNegativeInt = 0
+    metric: Literal["acc", "acc_norm"] = "acc"
+    """The metric in the table; both are in metrics.json."""
+
+
+Evaluation = Annotated[
+    PerplexityEvaluation | MathEvaluation | CodeEvaluation | MultipleChoiceEvaluation, Field(discriminator="kind")
+]
+
+
+class EvaluateRecipe(Section):
+    """Everything the stage `evaluate` needs."""
+
+    name: str
+    evaluation: Evaluation
+    dtype: Dtype = "bfloat16"
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+class Method(Section):
+    """What a method is made of: the stages between the full-precision model and the evaluation."""
+
+    title: str
+    quantised: bool = True
+    clip: bool = False
+    train: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "16-bit": Method(title="16-bit", quantised=False),
+    "rtn": Method(title="RTN"),
+    "clip": Method(title="Clipped RTN", clip=True),
+    "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
+}
+
+
+class Run(Section):
+    """One row of a table: model + method + format + group size + mix + training preset + evaluations."""
+
+    model: Name
+    method: str
+    format: FormatName | None = None
+    group_size: PositiveInt = 128
+    scale_dtype: Dtype = "bfloat16"
+    calibration: Name | None = None
+    mix: Name | None = None
+    training: Name | None = None
+    evaluations: list[Name] = []
+    """Names of evaluations; empty means all of the experiment."""
+
+    @property
+    def quantization(self) -> Quantization:
+        """Format, group size and scale precision of a quantised run."""
+        assert self.format is not None
+        return Quantization(format=self.format, group_size=self.group_size, scale_dtype=self.scale_dtype)
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; accepted: {', '.join(METHODS)}")
+        method = METHODS[self.method]
+        needs = {
+            "format": method.quantised,
+            "calibration": method.clip,
+            "mix": method.train,
+            "training": method.train,
+        }
+        for key, needed in needs.items():
+            if needed and getattr(self, key) is None:
+                raise ValueError(f"method {self.method} needs {key}")
+            if not needed and getattr(self, key) is not None:
+                raise ValueError(f"method {self.method} takes no {key}")
+        return self
+
+
+class StageResources(Section):
+    """What one job of a stage may use."""
+
+    gpu: NonNegativeInt = 0
+    """GPUs on one node."""
+    threads: PositiveInt = 1
+    """CPU cores."""
+    mem_mb: PositiveInt = 4000
+    """Host memory in MB."""
+    runtime: PositiveInt = 60
+    """Walltime in minutes; the stage stops by itself before it and the next attempt goes on."""
+
+
+class Resources(Section):
+    """Resources per stage; a GPU count of 0 runs on the CPU."""
+
+    fetch: StageResources = StageResources(runtime=240)
+    pretrain_demo: StageResources = StageResources(threads=2)
+    clip: StageResources = StageResources()
+    generate: StageResources = StageResources()
+    mix: StageResources = StageResources()
+    train: StageResources = StageResources(threads=2)
+    export: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
+class Experiment(Section):
+    """An experiment file."""
+
+    experiment: Name = "demo"
+    """Name of the experiment; its tables are in results/tables/<experiment>/."""
+    title: str | None = None
+    """Heading of the table."""
+    paper: Name | None = None
+    """Published numbers to print beside ours: a file name in reporting/papers without .csv."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    calibrations: dict[Name, Calibration] = {}
+    mixes: dict[Name, Mix] = {}
+    trainings: dict[Name, Training] = {}
+    evaluations: dict[Name, Evaluation] = {}
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for name, run in self.runs.items():
+            if name in RESERVED_RUN_NAMES:
+                raise ValueError(f"runs.{name}: this name is used by the workflow; choose another")
+            places = [("model", run.model, self.models), ("calibration", run.calibration, self.calibrations)]
+            places += [("mix", run.mix, self.mixes), ("training", run.training, self.trainings)]
+            places += [("evaluations", evaluation, self.evaluations) for evaluation in run.evaluations]
+            for key, value, section in places:
+                if value is not None and value not in section:
+                    known = ", ".join(section) or "none"
+                    raise ValueError(f"runs.{name}.{key}: {value!r} is not defined; defined: {known}")
+        for name, mix in self.mixes.items():
+            if mix.teacher not in self.models:
+                raise ValueError(
+                    f"mixes.{name}.teacher: {mix.teacher!r} is not defined; defined: {', '.join(self.models)}"
+                )
+        return self
+
+    def evaluations_of(self, run: str) -> list[str]:
+        """Names of the evaluations of a run, in the order of the experiment file."""
+        chosen = self.runs[run].evaluations
+        return [name for name in self.evaluations if not chosen or name in chosen]

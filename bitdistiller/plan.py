@@ -1,0 +1,202 @@
+"""What an experiment consists of: the path of every output, the recipe of every job, the checks before the first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bitdistiller.config import (
+    METHODS,
+    ClipRecipe,
+    EvaluateRecipe,
+    Evaluation,
+    Experiment,
+    ExportRecipe,
+    Method,
+    Mix,
+    Run,
+    TrainRecipe,
+)
+from bitdistiller.errors import InputError
+
+RESULTS = Path("results")
+
+
+class Plan:
+    """Paths follow `results/{model}/{run}/...`; nothing here reads a file but `check`."""
+
+    def __init__(self, experiment: Experiment, results: Path = RESULTS) -> None:
+        self.experiment = experiment
+        self.results = results
+
+    # paths
+
+    def base(self, model: str) -> Path:
+        """Output directory of `fetch` or `pretrain-demo`; the model itself is in `model/` below it."""
+        return self.results / model / "base"
+
+    def shard(self, mix: str, shard: int) -> Path:
+        """Output directory of one shard of `generate`."""
+        return self.results / self.experiment.mixes[mix].teacher / "mixes" / mix / "shards" / f"{shard:05d}"
+
+    def mix(self, mix: str) -> Path:
+        """Output directory of `mix`."""
+        return self.results / self.experiment.mixes[mix].teacher / "mixes" / mix / "mix"
+
+    def clip(self, run: str) -> Path:
+        """Output directory of `clip`, shared by all runs with the same calibration, format and group size."""
+        return self.results / self.run(run).model / "clip" / self.clip_name(run)
+
+    def run_directory(self, run: str) -> Path:
+        """Directory of everything that belongs to one run alone."""
+        return self.results / self.run(run).model / run
+
+    def train(self, run: str) -> Path:
+        """Output directory of `train`."""
+        return self.run_directory(run) / "train"
+
+    def export(self, run: str) -> Path:
+        """Output directory of `export`."""
+        return self.run_directory(run) / "export"
+
+    def evaluation(self, run: str, evaluation: str) -> Path:
+        """Output directory of one evaluation of one run."""
+        return self.run_directory(run) / "evaluation" / evaluation
+
+    @property
+    def tables(self) -> Path:
+        """Output directory of `tabulate`."""
+        return self.results / "tables" / self.experiment.experiment
+
+    def evaluations(self) -> Iterator[tuple[str, str]]:
+        """Every (run, evaluation) of the experiment."""
+        return ((run, name) for run in self.experiment.runs for name in self.experiment.evaluations_of(run))
+
+    def evaluated_model(self, run: str) -> Path:
+        """The model directory that the evaluations of a run load."""
+        if self.method(run).quantised:
+            return self.export(run) / "checkpoint"
+        return self.base(self.run(run).model) / "model"
+
+    # names and recipes
+
+    def run(self, name: str) -> Run:
+        """The run called `name`."""
+        return self.experiment.runs[name]
+
+    def method(self, run: str) -> Method:
+        """The method of a run."""
+        return METHODS[self.run(run).method]
+
+    def clip_name(self, run: str) -> str:
+        """Calibration, format, group size and scale precision as one readable name."""
+        chosen = self.run(run)
+        scale = "-scale32" if chosen.scale_dtype == "float32" else ""
+        return f"{chosen.calibration}-{chosen.format}-g{chosen.group_size}{scale}"
+
+    @cached_property
+    def clips(self) -> dict[tuple[str, str], str]:
+        """A run for every (model, clip name)."""
+        return {
+            (run.model, self.clip_name(name)): name for name, run in self.experiment.runs.items() if run.calibration
+        }
+
+    def clip_recipe(self, run: str) -> ClipRecipe:
+        """Recipe of `clip`."""
+        chosen = self.run(run)
+        calibration = self.experiment.calibrations[str(chosen.calibration)]
+        if calibration.texts == "demo" and calibration.path is None:
+            calibration = calibration.model_copy(
+                update={"path": self._corpus(chosen.model, "demo-calibration", "train")}
+            )
+        return ClipRecipe(quantization=chosen.quantization, calibration=calibration)
+
+    def mix_recipe(self, name: str) -> Mix:
+        """Recipe of `generate` and `mix`, with the demo corpus in place."""
+        mix = self.experiment.mixes[name]
+        sources = [
+            source.model_copy(update={"path": self._corpus(mix.teacher, source.dataset, "train")})
+            if source.dataset.startswith("demo-") and source.path is None
+            else source
+            for source in mix.sources
+        ]
+        return mix.model_copy(update={"sources": sources})
+
+    def train_recipe(self, run: str) -> TrainRecipe:
+        """Recipe of `train`."""
+        chosen = self.run(run)
+        return TrainRecipe(quantization=chosen.quantization, training=self.experiment.trainings[str(chosen.training)])
+
+    def export_recipe(self, run: str) -> ExportRecipe:
+        """Recipe of `export`."""
+        chosen = self.run(run)
+        return ExportRecipe(quantization=chosen.quantization, dtype=self.experiment.models[chosen.model].dtype)
+
+    def evaluate_recipe(self, run: str, name: str) -> EvaluateRecipe:
+        """Recipe of `evaluate`, with the demo corpus in place; headings of tables are left out of it."""
+        model = self.run(run).model
+        evaluation: Evaluation = self.experiment.evaluations[name]
+        changes: dict[str, Any] = {"label": None, "published": None}
+        dataset = getattr(evaluation, "dataset", "")
+        if dataset.startswith("demo-") and evaluation.path is None:
+            changes["path"] = self._corpus(model, dataset, "test")
+        evaluation = evaluation.model_copy(update=changes)
+        return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
+
+    def _corpus(self, model: str, dataset: str, split: str) -> Path:
+        if self.experiment.models[model].demo is None:
+            raise InputError(f"models.{model}: dataset {dataset} needs a demo model, or give a path")
+        return self.base(model) / "corpus" / f"{dataset}.{split}.jsonl"
+
+    # checks before the first job
+
+    def check(self) -> None:
+        """Local files and models exist and fit the runs; raises InputError with one line."""
+        for name, model in self.experiment.models.items():
+            if model.path is not None and not (model.path / "config.json").is_file():
+                raise InputError(f"models.{name}.path: {model.path} is not a model directory (no config.json in it)")
+        for place, path in self._local_paths():
+            if not path.exists():
+                raise InputError(f"{place}: {path}: no such file")
+        for name, run in self.experiment.runs.items():
+            self._check_group_size(name, run)
+            self._check_vocabulary(name, run)
+        for run_name, evaluation in self.evaluations():
+            self.evaluate_recipe(run_name, evaluation)
+        for mix in self.experiment.mixes:
+            self.mix_recipe(mix)
+
+    def _local_paths(self) -> Iterator[tuple[str, Path]]:
+        for name, mix in self.experiment.mixes.items():
+            yield from ((f"mixes.{name}.sources.{i}.path", s.path) for i, s in enumerate(mix.sources) if s.path)
+        for section in ("calibrations", "evaluations"):
+            for name, value in getattr(self.experiment, section).items():
+                if value.path:
+                    yield f"{section}.{name}.path", value.path
+
+    def _model_config(self, model: str) -> dict[str, Any]:
+        path = self.experiment.models[model].path
+        return json.loads((path / "config.json").read_text(encoding="utf-8")) if path else {}
+
+    def _check_group_size(self, name: str, run: Run) -> None:
+        if run.format is None:
+            return
+        config = self._model_config(run.model)
+        for key in ("hidden_size", "intermediate_size"):
+            width = config.get(key, run.group_size)
+            if width % run.group_size:
+                raise InputError(
+                    f"runs.{name}.group_size: {run.group_size} does not divide {key} {width} of model {run.model}"
+                )
+
+    def _check_vocabulary(self, name: str, run: Run) -> None:
+        teacher = self.experiment.mixes[run.mix].teacher if run.mix else run.model
+        sizes = [self._model_config(model).get("vocab_size") for model in (run.model, teacher)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise InputError(
+                f"runs.{name}: the vocabularies of student {run.model} ({sizes[0]}) and of teacher {teacher} "
+                f"({sizes[1]}) differ; take models of one"
+            )
