@@ -1,0 +1,65 @@
+"""Calibration texts of the clip search (spec 2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bitdistiller.config import Calibration
+from bitdistiller.data.rows import Row, column, hub_rows, load_rows
+from bitdistiller.errors import InputError
+
+INSTRUCTION = "Instruction:\n{question}\nOutput:\n{answer}"
+
+
+def _plain(row: Row) -> str:
+    if "text" in row or "prompt" not in row:
+        return column(row, "text", where="calibration text")
+    return f"{row['prompt']}{row.get('completion') or ''}"
+
+
+def _code(row: Row) -> str:
+    question, answer = column(row, "instruction", where="code"), column(row, "output", where="code")
+    return INSTRUCTION.format(question=question, answer=answer)
+
+
+def _gsm8k(row: Row) -> str:
+    question, answer = column(row, "question", where="gsm8k"), column(row, "answer", where="gsm8k")
+    return INSTRUCTION.format(question=question, answer=answer)
+
+
+@dataclass(frozen=True)
+class TextRule:
+    """Where the texts are and how a row becomes a text."""
+
+    text: Callable[[Row], str]
+    hub: str | None = None
+    name: str | None = None
+    split: str = "train"
+
+
+TEXTS: dict[str, TextRule] = {
+    "pile": TextRule(_plain, "mit-han-lab/pile-val-backup", split="validation"),
+    "code": TextRule(_code, "nickrosh/Evol-Instruct-Code-80k-v1"),
+    "gsm8k": TextRule(_gsm8k, "openai/gsm8k", "main"),
+    "text": TextRule(_plain),
+    "demo": TextRule(_plain),
+}
+
+
+def calibration_texts(calibration: Calibration) -> list[str]:
+    """All non-empty texts of the chosen dataset in an order fixed by the seed; the stage takes as many as it needs."""
+    rule = TEXTS[calibration.texts]
+    rows: Iterable[Row]
+    if calibration.path is not None:
+        rows = load_rows(calibration.path)
+    elif rule.hub is not None:
+        rows = hub_rows(rule.hub, rule.name, rule.split)
+    else:
+        raise InputError(f"calibration texts {calibration.texts!r} need a path")
+    texts = [text for text in (rule.text(row).strip() for row in rows) if text]
+    if not texts:
+        raise InputError(f"calibration texts {calibration.path or rule.hub}: no text found")
+    random.Random(calibration.seed).shuffle(texts)
+    return texts

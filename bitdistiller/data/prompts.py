@@ -1,0 +1,92 @@
+"""The prompts of a mix: chosen with a seed, counted, numbered, and dealt to shards."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bitdistiller.config import Mix, PromptSource
+from bitdistiller.data.rows import Row, hub_rows, load_rows
+from bitdistiller.data.templates import DATASETS
+from bitdistiller.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt to complete; `seed` depends on the mix's seed, the dataset and the text alone."""
+
+    id: str
+    dataset: str
+    text: str
+    seed: int
+
+
+def prompt_seed(mix_seed: int, dataset: str, text: str) -> int:
+    """A 63-bit sampling seed that does not depend on shard, batch or order."""
+    digest = hashlib.sha256(f"{mix_seed}\x1f{dataset}\x1f{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def source_prompts(source: PromptSource, index: int, mix_seed: int, tokenizer: Any) -> list[Prompt]:
+    """
+    The `source.prompt_count` distinct prompts of one source, in an order that the seed fixes.
+
+    Raises InputError when the dataset has too few rows that fit its rule.
+    """
+    rule = DATASETS[source.dataset]
+    rows: Iterable[Row]
+    if source.path is not None:
+        rows = load_rows(source.path)
+    elif rule.hub is not None:
+        rows = hub_rows(rule.hub, rule.name, rule.split)
+    else:
+        raise InputError(f"dataset {source.dataset} has no place on the hub; give a path")
+    if rule.first_rows is not None:
+        rows = itertools.islice(rows, rule.first_rows)
+    texts = (rule.prompt(row) for row in rows) if rule.prompt else _starts(source, rows, tokenizer)
+    found = list(dict.fromkeys(text for text in texts if text and text.strip()))
+    if len(found) < source.prompt_count:
+        place = source.path or rule.hub
+        raise InputError(
+            f"dataset {source.dataset} ({place}): {len(found)} prompts fit the rule, {source.prompt_count} are needed; "
+            "lower samples or prompts"
+        )
+    random.Random(f"{mix_seed}/{source.dataset}").shuffle(found)
+    chosen = found[: source.prompt_count]
+    name = source.dataset
+    return [
+        Prompt(f"{name}-{index}-{n}", name, text, prompt_seed(mix_seed, name, text)) for n, text in enumerate(chosen)
+    ]
+
+
+def _starts(source: PromptSource, rows: Iterable[Row], tokenizer: Any) -> Iterable[str]:
+    for row in rows:
+        text = str(row.get("text") or "")
+        if len(text) <= source.minimum_characters:
+            continue
+        if source.prompt_tokens is None:
+            yield text[: source.prompt_characters]
+        else:
+            yield _first_tokens(text, source.prompt_tokens, tokenizer)
+
+
+def _first_tokens(text: str, count: int, tokenizer: Any) -> str:
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = encoded["offset_mapping"]
+    return text[: spans[min(count, len(spans)) - 1][1]]
+
+
+def mix_prompts(mix: Mix, tokenizer: Any) -> list[Prompt]:
+    """All prompts of a mix, source after source."""
+    return [p for i, source in enumerate(mix.sources) for p in source_prompts(source, i, mix.seed, tokenizer)]
+
+
+def shard_prompts(prompts: list[Prompt], shard: int, shards: int) -> list[Prompt]:
+    """Every `shards`-th prompt from `shard`: each shard gets its part of every source."""
+    if not 0 <= shard < shards:
+        raise InputError(f"--shard {shard}: must be from 0 to {shards - 1}")
+    return prompts[shard::shards]

@@ -1,0 +1,38 @@
+"""What every generation engine does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to continue a prompt; temperature 0 is greedy decoding."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What followed a prompt, split from it by token position; `token_ids` end before the end-of-sequence token."""
+
+    text: str
+    token_ids: list[int]
+    prompt_tokens: int
+    finish_reason: Literal["eos", "length"]
+
+
+class Engine(Protocol):
+    """Completes one batch of prompts."""
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt, special tokens included."""
+        ...
+
+    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+        """One completion per prompt, in order; `seeds[i]` alone fixes the randomness of `prompts[i]`."""
+        ...
