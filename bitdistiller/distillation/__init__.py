@@ -1,0 +1,1 @@
+"""Distillation of a quantised student: losses, data, confidence, trainer, checkpoints."""

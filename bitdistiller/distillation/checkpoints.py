@@ -1,0 +1,75 @@
+"""Training checkpoints that a kill at any moment cannot spoil: the marker with every file's hash is written last."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from bitdistiller.stages.digest import describe_files, hash_file
+from bitdistiller.stages.files import read_json, sync_tree, write_json
+
+logger = logging.getLogger(__name__)
+
+MARKER = "COMPLETE.json"
+STATE = "trainer_state.json"
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a written checkpoint complete: sync it, then write the marker."""
+    sync_tree(checkpoint)
+    write_json(checkpoint / MARKER, describe_files(checkpoint))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """True when the marker is there and every file is as it was when the checkpoint was sealed."""
+    if not (checkpoint / MARKER).exists():
+        return False
+    return all(
+        (checkpoint / name).is_file()
+        and (checkpoint / name).stat().st_size == entry["bytes"]
+        and hash_file(checkpoint / name) == entry["sha256"]
+        for name, entry in read_json(checkpoint / MARKER).items()
+    )
+
+
+def steps(root: Path) -> dict[int, Path]:
+    """Checkpoint directories below `root` by optimizer step, oldest first, whole or not."""
+    found = ((NAME.fullmatch(path.name), path) for path in root.glob("checkpoint-*"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def newest_whole(root: Path) -> Path | None:
+    """The newest complete checkpoint; those that a kill cut short or that are damaged are removed with a warning."""
+    for step, path in reversed(steps(root).items()):
+        if is_whole(path):
+            return path
+        logger.warning("checkpoint of step %d is incomplete or damaged; going back to the one before", step)
+        shutil.rmtree(path)
+    return None
+
+
+def evaluation_losses(checkpoint: Path) -> dict[int, float]:
+    """Evaluation loss by optimizer step, as far as `checkpoint` knows."""
+    history = read_json(checkpoint / STATE)["log_history"]
+    return {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+
+
+def best_step(checkpoint: Path) -> int:
+    """The step with the lowest evaluation loss (the first of equals); without evaluations the checkpoint's own."""
+    losses = evaluation_losses(checkpoint)
+    return (
+        min(losses, key=lambda step: (losses[step], step)) if losses else read_json(checkpoint / STATE)["global_step"]
+    )
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one; the newest must be sealed."""
+    found = steps(root)
+    newest = list(found)[-keep:]
+    best = best_step(found[newest[-1]])
+    for step, path in found.items():
+        if step not in newest and step != best:
+            shutil.rmtree(path)
