@@ -113,6 +113,8 @@ class PromptSource(Section):
     """Prompts to complete; default 3 % more than `samples`, as duplicates and empty ones drop out."""
     path: Path | None = None
     """Local file or directory instead of the hub: JSON, JSON lines, CSV or text, also .gz, or parquet."""
+    skip_rows: NonNegativeInt = 0
+    """Leave out this many first rows (kept for evaluation, say)."""
     prompt_characters: PositiveInt = 128
     """Text datasets: the prompt is this many first characters."""
     prompt_tokens: PositiveInt | None = None

@@ -45,8 +45,7 @@ def source_prompts(source: PromptSource, index: int, mix_seed: int, tokenizer: A
         rows = hub_rows(rule.hub, rule.name, rule.split)
     else:
         raise InputError(f"dataset {source.dataset} has no place on the hub; give a path")
-    if rule.first_rows is not None:
-        rows = itertools.islice(rows, rule.first_rows)
+    rows = itertools.islice(rows, source.skip_rows, rule.first_rows)
     texts = (rule.prompt(row) for row in rows) if rule.prompt else _starts(source, rows, tokenizer)
     found = list(dict.fromkeys(text for text in texts if text and text.strip()))
     if len(found) < source.prompt_count:

@@ -105,6 +105,8 @@ def _student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
         apply_clip(student, load_clip(clip))
     quantization = recipe.quantization
     number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
+    if recipe.training.gradient_checkpointing:
+        student.gradient_checkpointing_enable({"use_reentrant": False})
     quantize_linears(student, number_format, quantization.group_size, scale_grad=recipe.training.scale_grad)
     return student
 

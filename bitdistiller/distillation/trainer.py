@@ -141,8 +141,6 @@ def arguments(training: Training, root: Path, steps: int, evaluates: bool) -> Tr
         per_device_train_batch_size=training.micro_batch_size,
         per_device_eval_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=training.batch_size // training.micro_batch_size,
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=training.precision == "bfloat16",
         use_cpu=on_cpu,
         optim="adamw_torch_fused",

@@ -1,0 +1,31 @@
+"""One evaluation of one run: predictions first, metrics second."""
+
+
+rule evaluate:
+    input:
+        model=lambda wildcards: digest_of(evaluated(wildcards)),
+        data=evaluation_file,
+    output:
+        predictions="results/{model}/{run}/evaluation/{evaluation}/predictions.jsonl",
+        metrics="results/{model}/{run}/evaluation/{evaluation}/metrics.json",
+        digest="results/{model}/{run}/evaluation/{evaluation}/digest.json",
+        provenance="results/{model}/{run}/evaluation/{evaluation}/provenance.json",
+    log:
+        "logs/evaluate/{model}.{run}.{evaluation}.log",
+    benchmark:
+        "logs/benchmark/evaluate/{model}.{run}.{evaluation}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: stage_resources("evaluate").threads
+    resources:
+        **job_resources("evaluate"),
+    params:
+        recipe=evaluate_recipe,
+        model=lambda wildcards: plan.evaluated_model(wildcards.run),
+    message:
+        "evaluate {wildcards.run} on {wildcards.evaluation}"
+    shell:
+        "exec python -m bitdistiller evaluate --recipe {params.recipe:q} --model {params.model}"
+        " --output results/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
+        " --work work/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
+        " --walltime {resources.runtime} > {log} 2>&1"
