@@ -1,0 +1,63 @@
+# Two commands from a fresh clone: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test test-slow lint format schema rulegraph dry-run report clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("bitdistiller needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY) ## run the whole DAG on the embedded default and show the table
+	snakemake --cores $(CORES) --quiet rules progress
+	bitdistiller show
+
+test: $(READY) ## run the tests that need neither GPU nor SLURM
+	pytest -m "not slow and not gpu and not slurm" $(PYTEST_OPTIONS)
+
+test-slow: $(READY) ## run the tests that take minutes
+	pytest -m slow $(PYTEST_OPTIONS)
+
+lint: $(READY) ## ruff, snakefmt and snakemake --lint, zero findings
+	ruff check .
+	ruff format --check .
+	snakefmt --check --compact-diff workflow rules
+	snakemake --lint
+
+format: $(READY) ## write the formatting that lint wants
+	ruff check --fix .
+	ruff format .
+	snakefmt workflow rules
+
+schema: $(READY) ## regenerate workflow/schemas/config.schema.json
+	bitdistiller schema
+
+rulegraph: $(READY) ## regenerate the picture of the rules for the README
+	bitdistiller rulegraph --output docs/rulegraph.svg
+
+dry-run: $(READY) ## what would run
+	snakemake --dry-run --quiet
+
+report: $(READY) ## one HTML file with tables, plots and run times
+	snakemake --report results/report.html
+
+clean: ## remove results, state and logs; keep the environment
+	rm -rf work logs .snakemake .pytest_cache .ruff_cache .hypothesis
+	find results -mindepth 1 ! -name .gitkeep -delete
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV) *.egg-info
