@@ -24,7 +24,17 @@ RECIPES: dict[str, Any] = {
 def experiment_schema() -> dict[str, Any]:
     """JSON schema of an experiment file; every object in it is closed."""
     schema = TypeAdapter(config.Experiment).json_schema()
+    _close(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _close(node: Any) -> None:
+    """Forbid names that no pattern allows, so that an editor marks a wrong name too."""
+    if isinstance(node, dict):
+        if "patternProperties" in node:
+            node["additionalProperties"] = False
+        for value in node.values():
+            _close(value)
 
 
 def describe(recipe: type[BaseModel]) -> str:

@@ -52,8 +52,8 @@ def _step(node: dict[str, Any], part: Any) -> dict[str, Any]:
     choices = node.get("discriminator", {}).get("mapping", {})
     if part in choices:
         return {"$ref": choices[part]}
-    inner = node.get("additionalProperties")
-    return inner if isinstance(inner, dict) else {}
+    inner = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    return next((section for section in inner if isinstance(section, dict)), {})
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
