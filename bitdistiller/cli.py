@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -107,8 +108,10 @@ def clip(
     )
     options = load_recipe(config.ClipRecipe, recipe, given)
     from bitdistiller.calibration.stage import run
+    from bitdistiller.data.calibration_texts import calibration_texts
 
-    run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    texts = partial(calibration_texts, options.calibration)
+    run(options, model=model, texts=texts, output=output, work=work, time_budget=_budget(time_budget, walltime))
 
 
 @app.command()

@@ -1,0 +1,62 @@
+"""Gram matrices of layer inputs: all that the clip search needs to know about the calibration tokens."""
+
+import torch
+from torch import Tensor
+
+from bitdistiller.formats.grouping import arithmetic_dtype, resolve_group_size
+
+TOKENS_AT_ONCE = 4096
+
+
+def gram_matrix(x: Tensor, group_size: int | None) -> Tensor:
+    """`G = X^T X` of every group of input columns: x (tokens, in) -> (groups, g, g) float32, not divided by tokens.
+
+    Grams of disjoint sets of tokens add up, so batches and shards can be summed. Raises InputError when `group_size`
+    does not divide the input features.
+    """
+    return _gram(x, group_size).float()
+
+
+def gram_root(gram: Tensor) -> Tensor:
+    """`R` with `R R^T = G` for each of the Gram matrices (groups, g, g), in float64.
+
+    `d^T G d = |d R|^2` is a sum of squares, so that a float32 product keeps its relative precision even where a few
+    input channels dominate. Eigenvalues below zero are the rounding of a singular matrix and count as zero.
+    """
+    values, vectors = torch.linalg.eigh(gram.double())
+    return vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+
+
+class GramAccumulator:
+    """The Gram matrices of one layer input, summed over batches in float64.
+
+    Every `stride`-th token counts, beginning with the first; `tokens` is how many have.
+    """
+
+    def __init__(self, group_size: int | None, stride: int = 1) -> None:
+        self.group_size, self.stride = group_size, stride
+        self.tokens = 0
+        self._seen = 0
+        self._sum: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """Count a batch of inputs (..., in)."""
+        rows = x.detach().reshape(-1, x.shape[-1])
+        kept = rows[-self._seen % self.stride :: self.stride]
+        for part in kept.split(TOKENS_AT_ONCE):
+            gram = _gram(part, self.group_size).double()
+            self._sum = gram if self._sum is None else self._sum.add_(gram)
+        self._seen += len(rows)
+        self.tokens += len(kept)
+
+    def gram(self) -> Tensor:
+        """The sum so far, (groups, g, g) float32. Raises RuntimeError before the first batch."""
+        if self._sum is None:
+            raise RuntimeError("no token reached this layer")
+        return self._sum.float()
+
+
+def _gram(x: Tensor, group_size: int | None) -> Tensor:
+    size = resolve_group_size(x.shape[-1], group_size, "x")
+    columns = x.to(arithmetic_dtype(x.dtype)).reshape(len(x), -1, size).transpose(0, 1)
+    return columns.transpose(1, 2) @ columns

@@ -1,0 +1,62 @@
+"""Clip ranges as they are stored, and putting them to use."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bitdistiller.calibration.clip import ClipSearch
+from bitdistiller.errors import InputError
+from bitdistiller.formats.grouping import split_groups
+from bitdistiller.stages.files import replace, temporary_name
+
+CLIP = "clip.safetensors"
+
+
+def clip_tensors(name: str, found: ClipSearch) -> dict[str, Tensor]:
+    """`<name>.max` and `<name>.min`, float32 (out, groups, 1), the form that clip.safetensors holds."""
+    return {f"{name}.max": found.maximum.float(), f"{name}.min": found.minimum.float()}
+
+
+def load_clip(path: Path) -> dict[str, Tensor]:
+    """The clip ranges in `path`, a clip.safetensors or the output directory of the stage `clip`.
+
+    Raises InputError when there is no such file.
+    """
+    file = Path(path) / CLIP if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; accepted: {CLIP} of the stage clip, or its directory")
+    return load_file(file)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all."""
+    temporary = temporary_name(path)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
+    replace(temporary, path)
+
+
+@torch.no_grad()
+def apply_clip(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Clamp a model's weights in place to stored clip ranges; returns the names of the clamped layers.
+
+    Raises InputError, before any weight changes, when a layer or one of its ends is missing or has another shape.
+    """
+    names = sorted({key.rpartition(".")[0] for key in tensors})
+    targets = [(name, *_target(model, name, tensors)) for name in names]
+    for name, weight, maximum, minimum in targets:
+        groups = split_groups(weight, weight.shape[1] // maximum.shape[1], name)
+        weight.copy_(torch.clamp(groups, minimum.to(weight), maximum.to(weight)).view(weight.shape))
+    return names
+
+
+def _target(model: nn.Module, name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    try:
+        weight, maximum, minimum = model.get_submodule(name).weight, tensors[f"{name}.max"], tensors[f"{name}.min"]
+    except (AttributeError, KeyError) as missing:
+        raise InputError(f"clip ranges: {name}: the model or the file does not have it ({missing})") from None
+    fits = maximum.shape == minimum.shape and maximum.ndim == 3 and maximum.shape[::2] == (len(weight), 1)
+    if not fits or weight.shape[1] % maximum.shape[1]:
+        raise InputError(f"clip ranges: {name}: shape {tuple(maximum.shape)} for a weight of {tuple(weight.shape)}")
+    return weight, maximum, minimum

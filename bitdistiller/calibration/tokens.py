@@ -1,0 +1,40 @@
+"""Calibration tokens: texts joined and cut into sequences of one length (spec 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bitdistiller.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def calibration_tokens(
+    texts: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    samples: int = 128,
+    sequence_length: int = 1024,
+    max_tokens_per_text: int | None = 512,
+) -> Tensor:
+    """The first `samples` usable texts as sequences of token ids, (n, sequence_length) int64.
+
+    Texts that are empty or longer than `max_tokens_per_text` tokens (None: no limit) are skipped and do not count as
+    samples. The others are tokenised with the tokenizer's own special tokens and concatenated; the rest that does not
+    fill a sequence is dropped. Raises InputError when not even one sequence is filled.
+    """
+    encoded = (tokenizer(text.strip(), verbose=False)["input_ids"] for text in texts if text.strip())
+    usable = (ids for ids in encoded if ids and (max_tokens_per_text is None or len(ids) <= max_tokens_per_text))
+    ids = list(chain.from_iterable(islice(usable, samples)))
+    count = len(ids) // sequence_length
+    if not count:
+        raise InputError(
+            f"calibration: the texts give {len(ids)} tokens, less than one sequence of {sequence_length}; "
+            "accepted: more or longer texts, a larger max_text_tokens, or a shorter block_length"
+        )
+    return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)

@@ -1,0 +1,39 @@
+"""The number formats by name. A new format is one file and one line here."""
+
+from collections.abc import Callable
+from functools import partial
+
+from bitdistiller.errors import InputError
+from bitdistiller.formats.base import NumberFormat
+from bitdistiller.formats.integer import IntegerFormat
+from bitdistiller.formats.normal_float import NormalFloatFormat
+
+FORMATS: dict[str, Callable[..., NumberFormat]] = {
+    "int2": partial(IntegerFormat, 2),
+    "int3": partial(IntegerFormat, 3),
+    "int4": partial(IntegerFormat, 4),
+    "nf2": partial(NormalFloatFormat, 2),
+    "nf3": partial(NormalFloatFormat, 3),
+    "nf4": partial(NormalFloatFormat, 4),
+}
+
+
+def format_names() -> tuple[str, ...]:
+    """The names `get_format` accepts."""
+    return tuple(FORMATS)
+
+
+def get_format(name: str, scale_dtype: str = "float32", reference_range: bool = False) -> NumberFormat:
+    """The number format called `name`, with scales rounded to `scale_dtype` (float32 or bfloat16).
+
+    `reference_range` keeps the released code's range for groups of one sign; integer formats only.
+    Raises InputError for an unknown name or scale dtype, and for `reference_range` with another kind of format.
+    """
+    if name not in FORMATS:
+        raise InputError(f"format: unknown {name!r}; accepted: {', '.join(FORMATS)}")
+    if not reference_range:
+        return FORMATS[name](scale_dtype=scale_dtype)
+    try:
+        return FORMATS[name](scale_dtype=scale_dtype, reference_range=True)
+    except TypeError:
+        raise InputError(f"reference_range: {name} has none; accepted for integer formats only") from None

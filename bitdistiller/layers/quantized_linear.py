@@ -1,0 +1,50 @@
+"""A linear layer whose weight is quantised in every forward and trained in full precision."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bitdistiller.formats import NumberFormat, resolve_group_size
+
+
+class FakeQuantizedLinear(nn.Linear):
+    """`F.linear(x, fake_quantize(weight), bias)`, computed in the dtype of `x` (or of autocast).
+
+    `weight` (out, in) and `bias` stay the trainable master parameters under their usual names, so state dicts are
+    those of `nn.Linear`. The quantiser works in float32 whatever the dtypes, and gradients arrive at the master
+    weight by the straight-through rule of the number format.
+    """
+
+    number_format: NumberFormat
+    group_size: int
+    scale_grad: bool
+    name: str
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        number_format: NumberFormat,
+        group_size: int | None,
+        scale_grad: bool = True,
+        name: str = "weight",
+    ) -> "FakeQuantizedLinear":
+        """Wrap the parameters of `linear` without copying them; `name` is the layer's name in error messages.
+
+        Raises InputError when `group_size` does not divide the input features.
+        """
+        size = resolve_group_size(linear.in_features, group_size, name)
+        layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        layer.weight, layer.bias = linear.weight, linear.bias
+        layer.number_format, layer.group_size, layer.scale_grad, layer.name = number_format, size, scale_grad, name
+        return layer.train(linear.training)
+
+    def quantized_weight(self) -> Tensor:
+        """The fake-quantised weight (out, in) in the master's dtype, differentiable with respect to it."""
+        return self.number_format.fake_quantize(self.weight, self.group_size, self.scale_grad, self.name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.quantized_weight().to(x.dtype), bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, format={self.number_format.name}, group_size={self.group_size}"
