@@ -46,8 +46,8 @@ format: $(READY) ## write the formatting that lint wants
 schema: $(READY) ## regenerate workflow/schemas/config.schema.json
 	bitdistiller schema
 
-rulegraph: $(READY) ## regenerate the picture of the rules for the README
-	bitdistiller rulegraph --output docs/rulegraph.svg
+rulegraph: $(READY) ## regenerate the picture of the rules in the README
+	python docs/embed.py
 
 dry-run: $(READY) ## what would run
 	snakemake --dry-run --quiet
