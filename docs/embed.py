@@ -22,10 +22,11 @@ def rule_graph() -> str:
 
 def embed(text: str, mark: str, content: str) -> str:
     """`text` with everything between the two comments of `mark` replaced by `content`."""
-    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)", re.DOTALL)
-    if not pattern.search(text):
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
+    before, found, rest = text.partition(begin)
+    if not found or end not in rest:
         raise SystemExit(f"README.md has no place marked {mark}")
-    return pattern.sub(lambda match: match[1] + content.strip() + match[2], text)
+    return before + begin + content.strip() + "\n" + end + rest.partition(end)[2]
 
 
 def main() -> None:

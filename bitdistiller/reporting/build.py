@@ -1,0 +1,125 @@
+"""From what was collected to the paper-shaped table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import groupby
+
+import pandas as pd
+
+from bitdistiller.config import Experiment
+from bitdistiller.reporting import quantities
+from bitdistiller.reporting.collect import Collected
+from bitdistiller.reporting.notes import Footnotes, general_notes, items_note, protocol_difference
+from bitdistiller.reporting.published import PublishedNumber
+from bitdistiller.reporting.runs import RunIdentity, in_table_order, label
+from bitdistiller.reporting.tables import Cell, Column, Row, Section, Table
+from bitdistiller.reporting.tidy import published_number
+
+
+def build_table(experiment: Experiment, collected: Collected) -> Table:
+    """The table of an experiment; works with no finished run."""
+    return _Builder(experiment, collected).table()
+
+
+class _Builder:
+    def __init__(self, experiment: Experiment, collected: Collected) -> None:
+        self.experiment, self.collected = experiment, collected
+        self.runs = in_table_order(experiment)
+        asked = {name for identity in self.runs for name in experiment.evaluations_of(identity.run)}
+        self.names = [name for name in experiment.evaluations if name in asked]
+        self.main = collected.frame[collected.frame["main"]].set_index(["run", "evaluation"])
+        self.footnotes = Footnotes()
+
+    def table(self) -> Table:
+        columns = [self._column(name) for name in self.names]
+        usual = {name: self._usual_n(name) for name in self.names}
+        cells = {i.run: [self._cell(i, name, usual[name]) for name in self.names] for i in self.runs}
+        groups = [list(group) for _, group in groupby(self.runs, key=lambda i: (i.model, i.bits))]
+        for group in groups:
+            for index, column in enumerate(columns):
+                _mark_best([cells[i.run] for i in group], index, column.higher_is_better)
+        rows = {i.run: self._row(i, cells[i.run]) for i in self.runs}
+        return Table(
+            title=self.experiment.title or f"Experiment {self.experiment.experiment}",
+            coverage=self.collected.coverage.line,
+            columns=tuple(columns),
+            sections=_sections(groups, rows),
+            footnotes=tuple(self.footnotes.listed),
+            notes=tuple(general_notes(self.collected, columns, list(rows.values()))),
+        )
+
+    def _column(self, name: str) -> Column:
+        of_column = self.main[self.main.index.get_level_values("evaluation") == name]
+        better = set(of_column["higher_is_better"]) or {self.experiment.evaluations[name].kind != "perplexity"}
+        compared = [i for i in self.runs if name in self.experiment.evaluations_of(i.run) and self._published(i, name)]
+        difference = protocol_difference(self.experiment, self.collected, compared, name) if compared else ""
+        mark = self.footnotes.add(difference) if difference else ""
+        return Column(name, label(self.experiment, name), better == {True}, bool(compared), mark)
+
+    def _published(self, identity: RunIdentity, name: str) -> PublishedNumber | None:
+        return published_number(self.experiment, identity, name, self.collected.published)
+
+    def _cell(self, identity: RunIdentity, name: str, usual_n: int | None) -> Cell:
+        if name not in self.experiment.evaluations_of(identity.run):
+            return Cell("absent")
+        published = self._published(identity, name)
+        if (identity.run, name) not in self.main.index:
+            return Cell("pending", published=published)
+        entry = self.main.loc[(identity.run, name)]
+        if pd.isna(entry["value"]) and entry["reason"]:
+            mark = self.footnotes.add(f"Not measured: {entry['reason'].rstrip('.')}")
+            return Cell("unavailable", mark=mark, published=published)
+        n = None if pd.isna(entry["n"]) else int(entry["n"])
+        mark = "" if n == usual_n else self.footnotes.add(items_note(n, entry["unit"]))
+        return replace(_measured(entry), mark=mark, published=published)
+
+    def _usual_n(self, name: str) -> int | None:
+        measured = self.main[(self.main.index.get_level_values("evaluation") == name) & self.main["value"].notna()]
+        counts = Counter(int(n) for n in measured["n"].dropna())
+        return max(counts, key=lambda n: (counts[n], n)) if counts else None
+
+    def _row(self, identity: RunIdentity, cells: list[Cell]) -> Row:
+        unique = sum(_place(i) == _place(identity) for i in self.runs) == 1
+        one_size = identity.group_size is None or len({i.group_size for i in self.runs if i.group_size}) == 1
+        export = self.collected.exports.get(identity.run)
+        return Row(
+            identity,
+            method=identity.method_title if unique else f"{identity.method_title} ({identity.run})",
+            format=identity.format if one_size else f"{identity.format} g{identity.group_size}",
+            bits_per_weight=f"{export.bits_per_weight:.2f}" if export else "—",
+            cells=tuple(cells),
+        )
+
+
+def _place(identity: RunIdentity) -> tuple[str, str, str, int | None]:
+    return identity.model, identity.method_title, identity.format, identity.group_size
+
+
+def _sections(groups: list[list[RunIdentity]], rows: dict[str, Row]) -> tuple[Section, ...]:
+    return tuple(
+        Section(title, tuple((group[0].bits, tuple(rows[i.run] for i in group)) for group in of_model))
+        for (_, title), of_model in groupby(groups, key=lambda group: (group[0].model, group[0].model_title))
+    )
+
+
+def _measured(entry: pd.Series) -> Cell:
+    value = math.nan if pd.isna(entry["value"]) else float(entry["value"])
+    fraction = entry["kind"] != "perplexity"
+    error = None
+    if not pd.isna(entry["standard_error"]) and math.isfinite(value):
+        error = quantities.standard_error(float(entry["standard_error"]), value, fraction)
+    printed = quantities.percent(value) if fraction else quantities.perplexity(value)
+    return Cell("measured", value=printed, error=error, raw=value)
+
+
+def _mark_best(rows: list[list[Cell]], index: int, higher_is_better: bool) -> None:
+    """Set `best` within one bit width; cells that print alike share it, and where all do, none has it."""
+    measured = [row[index] for row in rows if row[index].raw is not None and not math.isnan(row[index].raw)]
+    if len({cell.value for cell in measured}) < 2:
+        return
+    best = (max if higher_is_better else min)(measured, key=lambda cell: cell.raw).value
+    for row in rows:
+        row[index] = replace(row[index], best=row[index].value == best)

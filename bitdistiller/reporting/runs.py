@@ -1,0 +1,82 @@
+"""What a table says of a run before anything is measured: model title, bits, method, format."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bitdistiller.config import METHODS, Evaluation, Experiment, MultipleChoiceEvaluation
+
+FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
+MAIN_METRIC = {"perplexity": "perplexity", "math": "exact_match", "code": "pass@1"}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """One run's place in a table. `group_size` and `quantised_format` are None for the unquantised model."""
+
+    model: str
+    model_title: str
+    run: str
+    method: str
+    method_title: str
+    format: str
+    quantised_format: str | None
+    bits: int
+    group_size: int | None
+    trained: bool
+
+
+def identify(experiment: Experiment, name: str) -> RunIdentity:
+    """The identity of the run `name`."""
+    run = experiment.runs[name]
+    model, method = experiment.models[run.model], METHODS[run.method]
+    common = {"model": run.model, "model_title": model.title or run.model, "run": name, "method": run.method}
+    if run.format is None:
+        label, bits = FULL_PRECISION[model.dtype]
+        title = method.title if bits == 16 else "Full precision"
+        return RunIdentity(
+            **common,
+            method_title=title,
+            format=label,
+            quantised_format=None,
+            bits=bits,
+            group_size=None,
+            trained=method.train,
+        )
+    return RunIdentity(
+        **common,
+        method_title=method.title,
+        format=run.format.upper(),
+        quantised_format=run.format,
+        bits=format_bits(run.format),
+        group_size=run.group_size,
+        trained=method.train,
+    )
+
+
+def format_bits(name: str) -> int:
+    """Bits per code of a number format, which every format's name ends with (int2, nf3)."""
+    match = re.search(r"\d+$", name)
+    if match is None:
+        raise ValueError(f"format {name!r} does not end with its bits")
+    return int(match.group())
+
+
+def in_table_order(experiment: Experiment) -> list[RunIdentity]:
+    """All runs: models as in the experiment file, then bits from high to low, then as in the file."""
+    models = list(experiment.models)
+    identities = [identify(experiment, name) for name in experiment.runs]
+    return sorted(identities, key=lambda identity: (models.index(identity.model), -identity.bits))
+
+
+def main_metric(evaluation: Evaluation) -> str:
+    """The metric of an evaluation that stands in the table."""
+    if isinstance(evaluation, MultipleChoiceEvaluation):
+        return evaluation.metric
+    return MAIN_METRIC[evaluation.kind]
+
+
+def label(experiment: Experiment, evaluation: str) -> str:
+    """Column heading of an evaluation."""
+    return experiment.evaluations[evaluation].label or evaluation

@@ -1,0 +1,73 @@
+"""The stage `tabulate`: tables and plots of an experiment from whatever is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitdistiller.config import Experiment
+from bitdistiller.reporting import latex, markdown, page, plots
+from bitdistiller.reporting.build import build_table
+from bitdistiller.reporting.collect import Collected, collect
+from bitdistiller.reporting.plot_style import save
+from bitdistiller.reporting.tables import Table
+from bitdistiller.stages import Stage, open_stage
+from bitdistiller.stages.files import write_json, write_text
+
+VERSION = 1
+CAPTIONS = {
+    "perplexity_vs_bits": "Perplexity versus stored bits per weight. The dashed line is the unquantised model.",
+    "training_curves": "Training: loss of every step (thin) and evaluation loss (thick) with its lowest point, "
+    "which is the checkpoint that was kept.",
+}
+
+
+def run(
+    experiment: Experiment,
+    *,
+    results: Path,
+    output: Path,
+    work: Path | None = None,
+    time_budget: float | None = None,
+) -> None:
+    """
+    Write main.csv, main.md, main.tex, main.html, both plots as SVG and PNG, and coverage.json into `output`.
+
+    `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
+    are byte-identical for identical results. Raises InputError when `experiment.paper` is unknown.
+    """
+    collected = collect(experiment, results)
+    recipe = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"resources"})
+    with open_stage(
+        "tabulate",
+        version=VERSION,
+        recipe=recipe,
+        inputs=collected.used,
+        output=output,
+        work=work,
+        time_budget=time_budget,
+    ) as stage:
+        table = build_table(experiment, collected)
+        _write_tables(stage, table, collected)
+        _write_plots(stage, table, collected)
+        coverage = collected.coverage
+        write_json(stage.output_file("coverage.json"), coverage.as_json())
+        stage.finish(counts={"runs": len(coverage.runs), "finished": coverage.finished})
+
+
+def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
+    write_text(stage.output_file("main.csv"), collected.frame.to_csv(index=False, lineterminator="\n"))
+    write_text(stage.output_file("main.md"), markdown.render(table))
+    write_text(stage.output_file("main.tex"), latex.render(table))
+
+
+def _write_plots(stage: Stage, table: Table, collected: Collected) -> None:
+    figures = {
+        "perplexity_vs_bits": plots.perplexity_vs_bits(collected.frame),
+        "training_curves": plots.training_curves(collected.history),
+    }
+    inline = []
+    for name, figure in figures.items():
+        stem = stage.output_file(name)
+        save(figure, stem)
+        inline.append((name, CAPTIONS[name], stem.with_suffix(".svg").read_text(encoding="utf-8")))
+    write_text(stage.output_file("main.html"), page.render(table, inline))

@@ -1,0 +1,243 @@
+"""Tables: what is bold, what is footnoted, how numbers look, and each format's own traps."""
+
+import io
+import re
+
+import pandas as pd
+import pytest
+from result_trees import EVALUATIONS, RUNS, make_experiment, write_metrics, write_run
+from rich.console import Console
+
+from bitdistiller.reporting import Table, build_table, collect, latex, markdown, page, quantities, terminal
+from bitdistiller.reporting.tables import Cell
+
+LLAMA = {"models": {"teacher": {"demo": {}, "title": "LLaMA-2-7B"}}, "paper": "bitdistiller"}
+
+
+def cells(table: Table) -> dict[str, tuple[Cell, ...]]:
+    """The cells of every run."""
+    return {row.identity.run: row.cells for section in table.sections for _, rows in section.bit_widths for row in rows}
+
+
+def table_of(experiment, results) -> Table:
+    return build_table(experiment, collect(experiment, results))
+
+
+def markdown_rows(text: str) -> list[list[str]]:
+    """The fields of every row below the rule."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[field.strip() for field in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (5.1, "5.10"),
+        (845.333, "845.33"),
+        (999.99, "999.99"),
+        (4000.4, "4000"),
+        (99999.4, "99999"),
+        (218_700.0, "2.187e5"),
+    ],
+)
+def test_perplexity_keeps_at_least_four_digits(value, expected):
+    assert quantities.perplexity(value).plain == expected
+
+
+def test_infinite_and_undefined_perplexity():
+    assert quantities.perplexity(float("inf")).latex == r"$\infty$"
+    assert quantities.perplexity(float("nan")).plain == "NaN"
+
+
+def test_standard_errors_have_the_decimals_of_their_value():
+    assert quantities.standard_error(0.0143, 0.71, fraction=True).plain == "1.43"
+    assert quantities.standard_error(48.3, 4000.0, fraction=False).plain == "48"
+    assert quantities.standard_error(0.003, 5.1, fraction=False).plain == "<0.01"
+    assert quantities.standard_error(0.0, 0.0, fraction=True).plain == "0.00"
+    assert quantities.standard_error(2624.4, 218_700.0, fraction=False).pretty == "2.6×10³"
+
+
+def test_rows_follow_the_paper(experiment, results):
+    rows = markdown_rows(markdown.render(table_of(experiment, results)))
+    assert [row[:4] for row in rows] == [
+        ["16", "16-bit", "BF16", "16.00"],
+        ["3", "BitDistiller", "INT3", "3.15"],
+        ["", "BitDistiller", "NF3", "3.25"],
+        ["2", "RTN", "INT2", "2.14"],
+        ["", "Clipped RTN", "INT2", "2.14"],
+        ["", "BitDistiller", "INT2", "2.14"],
+    ]
+    assert rows[5][4:] == ["**6.40** ± 0.08", "**71.00** ± 2.03", "**69.00** ± 2.67"]
+    assert rows[3][4] == "4000 ± 48"
+
+
+def test_best_of_each_bit_width_is_bold(experiment, results):
+    best = {run: [cell.best for cell in row] for run, row in cells(table_of(experiment, results)).items()}
+    assert [run for run, flags in best.items() if all(flags)] == ["nf3", "int2"]
+    assert not any(flag for run, flags in best.items() if run not in ("nf3", "int2") for flag in flags)
+
+
+def test_numbers_that_print_alike_share_the_bold(experiment, results):
+    write_metrics(results, "clip-int2", "text", 6.4001)
+    write_metrics(results, "int2", "text", 6.3999)
+    found = cells(table_of(experiment, results))
+    assert [found[run][0].best for run in ("rtn-int2", "clip-int2", "int2")] == [False, True, True]
+
+
+def test_nothing_is_bold_where_all_are_equal(experiment, results):
+    for run in ("rtn-int2", "clip-int2", "int2"):
+        write_metrics(results, run, "code", 0.0)
+    assert not any(cells(table_of(experiment, results))[run][2].best for run in ("rtn-int2", "clip-int2", "int2"))
+
+
+def test_undefined_values_are_never_best(experiment, results):
+    write_metrics(results, "int2", "text", float("nan"))
+    found = cells(table_of(experiment, results))
+    assert found["int2"][0].value.plain == "NaN"
+    assert found["clip-int2"][0].best
+
+
+def test_published_numbers_have_a_column_only_where_there_are_some(results):
+    table = table_of(make_experiment(**LLAMA), results)
+    assert [column.has_published for column in table.columns] == [True, False, False]
+    rows = markdown_rows(markdown.render(table))
+    assert [row[5] for row in rows] == ["5.47", "", "5.97", "3453", "", "8.08"]
+    assert any("arXiv 2402.10631 (ACL 2024), Table 1" in note for note in table.notes)
+
+
+def test_protocols_that_differ_are_footnoted(results):
+    metamath = {"models": {"teacher": {"demo": {}, "title": "MetaMath-7B"}}, "paper": "bitdistiller"}
+    for run in RUNS:
+        write_metrics(results, run, "arithmetic", 0.5, n=1319)
+    table = table_of(make_experiment(**metamath), results)
+    assert table.footnotes == (
+        (
+            "a",
+            "Arithmetic: ours greedy, 1319 questions; the paper's sampled at temperature 0.2, "
+            "1280 of the 1319 questions (the last partial batch is dropped)",
+        ),
+    )
+    assert table.columns[1].mark == "a"
+
+
+def test_equal_protocols_have_no_footnote(results):
+    for run in RUNS:
+        write_metrics(results, run, "text", 5.0, protocol={"chunk_length": 2048})
+    assert table_of(make_experiment(**LLAMA), results).footnotes == ()
+
+
+def test_reasons_pending_and_other_n_are_footnoted(tmp_path):
+    for run in list(RUNS)[:4]:
+        write_run(tmp_path, run)
+    write_metrics(tmp_path, "nf3", "code", None, reason="no sandbox on this machine.")
+    write_metrics(tmp_path, "int3", "arithmetic", 0.5, n=100)
+    experiment = make_experiment()
+    table = table_of(experiment, tmp_path)
+    assert table.footnotes == (("a", "n = 100 questions"), ("b", "Not measured: no sandbox on this machine"))
+    text = markdown.render(table)
+    assert "| n/a<sup>b</sup> |" in text
+    assert "— *pending*" in text
+    assert "4 of 6 runs finished; missing: clip-int2, int2." in text
+    assert "--- \\\\" in latex.render(table)
+
+
+def test_a_measured_cell_without_reason_counts_as_finished(results):
+    write_metrics(results, "int2", "code", None, reason="no sandbox")
+    assert not collect(make_experiment(), results).coverage.missing
+
+
+def test_cells_that_were_not_asked_for_are_blank(results):
+    experiment = make_experiment()
+    runs = {name: run.model_dump(exclude_defaults=True) for name, run in experiment.runs.items()}
+    runs["rtn-int2"]["evaluations"] = ["text"]
+    table = table_of(make_experiment(runs=runs), results)
+    assert [cell.status for cell in cells(table)["rtn-int2"]] == ["measured", "absent", "absent"]
+    assert "Blank: not part of that run." in table.notes
+
+
+def test_runs_that_differ_in_training_alone_are_told_apart(results):
+    runs = {name: run.model_dump(exclude_defaults=True) for name, run in make_experiment().runs.items()}
+    runs["int2-jsd"] = runs["int2"]
+    runs["int2-g64"] = runs["int2"] | {"group_size": 64}
+    table = table_of(make_experiment(runs=runs), results)
+    names = [(row.method, row.format) for _, rows in table.sections[0].bit_widths for row in rows]
+    assert names[-3:] == [
+        ("BitDistiller (int2)", "INT2 g128"),
+        ("BitDistiller (int2-jsd)", "INT2 g128"),
+        ("BitDistiller", "INT2 g64"),
+    ]
+
+
+def test_several_models_have_sections(results):
+    models = {"teacher": {"demo": {}}, "other": {"demo": {}, "title": "Other"}}
+    runs = {name: run.model_dump(exclude_defaults=True) for name, run in make_experiment().runs.items()}
+    runs["other-fp"] = {"model": "other", "method": "16-bit"}
+    table = table_of(make_experiment(models=models, runs=runs), results)
+    assert [section.title for section in table.sections] == ["teacher", "Other"]
+    assert markdown.render(table).splitlines()[4].startswith("| Model ")
+    assert "Other" in latex.render(table)
+    assert "Other" in page.render(table, [])
+
+
+def test_latex_escapes_what_people_write(results):
+    evaluations = EVALUATIONS | {"text": EVALUATIONS["text"] | {"label": "50% of {A}_B & ~C^2 #1 $x \\ <y>"}}
+    text = latex.render(table_of(make_experiment(evaluations=evaluations, title="a_b & c"), results))
+    assert (
+        r"50\% of \{A\}\_B \& \textasciitilde{}C\textasciicircum{}2 \#1 \$x \textbackslash{} \textless{}y\textgreater{}"
+        in text
+    )
+    assert r"\caption{a\_b \& c. 6 of 6 runs finished.}" in text
+
+
+def test_latex_rows_have_as_many_fields_as_columns(results):
+    text = latex.render(table_of(make_experiment(**LLAMA), results))
+    (columns,) = re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}", text)
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(line.split(" & ")) for line in rows} == {len(columns)} == {8}
+    assert r"\textbf{6.40} {\scriptsize$\pm$\,0.08}" in text
+
+
+def test_markdown_escapes_what_people_write(results):
+    evaluations = EVALUATIONS | {"text": EVALUATIONS["text"] | {"label": "a|b_c*"}}
+    text = markdown.render(table_of(make_experiment(evaluations=evaluations), results))
+    assert r"a\|b\_c\* ↓" in text
+
+
+def test_html_stands_alone_and_escapes(results):
+    evaluations = EVALUATIONS | {"text": EVALUATIONS["text"] | {"label": "<script>alert(1)</script>"}}
+    text = page.render(table_of(make_experiment(evaluations=evaluations, **LLAMA), results), [])
+    assert "<script" not in text
+    assert not re.search(r"https?:|//[a-z]|@import|src=", text)
+    assert '<b class="best">6.40</b>' in text
+
+
+def test_html_shows_the_numbers_of_the_table(results):
+    text = page.render(table_of(make_experiment(**LLAMA), results), [])
+    shown = [
+        re.sub(r"<[^>]+>", "", cell).split() for cell in re.findall(r'<td class="number lead">(.*?)</td>', text, re.S)
+    ]
+    found = cells(table_of(make_experiment(**LLAMA), results))
+    expected = [
+        [cell.value.pretty, *(["±", cell.error.pretty] if cell.error else [])] for row in found.values() for cell in row
+    ]
+    assert shown == expected
+    assert pd.Series(re.findall(r'<td class="number paper">(.*?)</td>', text)).tolist() == [
+        "5.47",
+        "",
+        "5.97",
+        "3453",
+        "",
+        "8.08",
+    ]
+
+
+def test_terminal_shows_table_and_files(experiment, results):
+    output = io.StringIO()
+    (results / "tables/demo").mkdir(parents=True)
+    (results / "tables/demo/main.html").touch()
+    terminal.show_results(experiment, results, Console(file=output, width=120))
+    text = output.getvalue()
+    assert "6 of 6 runs finished." in text
+    assert "6.40 ± 0.08" in text
+    assert "tables/demo/main.html" in text.replace("\n", "")
+    assert "training_curves.svg" not in text
