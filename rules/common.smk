@@ -176,11 +176,11 @@ def start_panel():
     return f"bitdistiller: experiment {experiment.experiment}, {runs} runs, {jobs} evaluations -> {plan.tables}"
 
 
-def result_panel():
-    """The results table as text."""
-    from bitdistiller.reporting.terminal import render_results
+def show_result():
+    """Print the results table and where the files are."""
+    from bitdistiller.reporting.terminal import show_results
 
-    return render_results(experiment, plan.results)
+    show_results(experiment, plan.results)
 
 
 def error_panel():

@@ -1,0 +1,51 @@
+"""Clip ranges (spec 2) applied to one weight at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
+from bitdistiller.config import Quantization
+from bitdistiller.errors import InputError
+
+CLIP = "clip.safetensors"
+
+
+def clip_file(path: Path) -> Path:
+    """The file of clip ranges: `path` itself, or the one in the output directory of the stage clip."""
+    file = Path(path) / CLIP if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; accepted: the output of the stage clip")
+    return file
+
+
+class ClipRanges:
+    """The tensors `<layer>.max` and `<layer>.min`, float32 (out, groups, 1), of the layers that are clipped."""
+
+    def __init__(self, path: Path, quantization: Quantization, layers: dict[str, tuple[int, int]]) -> None:
+        """`layers`: shapes (out, in) by name. Raises InputError for ranges of another format, group size or model."""
+        self.path = clip_file(path)
+        self._tensors = safe_open(self.path, "pt")
+        metadata = self._tensors.metadata() or {}
+        for key, value in quantization.model_dump(mode="json").items():
+            if metadata.get(key, str(value)) != str(value):
+                raise InputError(f"{self.path}: searched for {key} {metadata[key]}, but {value} is to be exported")
+        self._names = set(self._tensors.keys())
+        for name in sorted(self._names):
+            self._check(name, layers.get(name.rpartition(".")[0]), quantization.group_size)
+
+    def apply(self, layer: str, weight: Tensor) -> Tensor:
+        """Clamp a weight (out, in) to the ranges of its groups; a layer without ranges is returned as it is."""
+        if f"{layer}.max" not in self._names:
+            return weight
+        high, low = (self._tensors.get_tensor(f"{layer}.{end}") for end in ("max", "min"))
+        return weight.view(*high.shape[:2], -1).clamp(low, high).view_as(weight)
+
+    def _check(self, name: str, shape: tuple[int, int] | None, group_size: int) -> None:
+        if shape is None:
+            raise InputError(f"{self.path}: {name}: not a range of a quantised layer of this model")
+        found, expected = list(self._tensors.get_slice(name).get_shape()), [shape[0], shape[1] // group_size, 1]
+        if found != expected:
+            raise InputError(f"{self.path}: {name}: shape {found}; the model's layer needs {expected}")

@@ -1,0 +1,50 @@
+"""How the codes of a layer lie in a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from bitdistiller.config import ExportRecipe
+from bitdistiller.formats import NumberFormat, get_format
+
+Grid = tuple[Tensor, Tensor, Tensor | None]
+"""Codes (out, in) uint8, scale (out, groups[, 2]), zero point (out, groups) or None: what `quantize` returns."""
+
+
+class Layout(ABC):
+    """Names, dtypes and shapes of a quantised layer's tensors in the file."""
+
+    stem: ClassVar[str]
+    """Name of the weight files, without `.safetensors`."""
+    quant_method: ClassVar[str]
+    """The value of `quantization_config.quant_method` in config.json."""
+
+    def __init__(self, recipe: ExportRecipe) -> None:
+        self.recipe = recipe
+        self.group_size = recipe.quantization.group_size
+        self.format: NumberFormat = get_format(recipe.quantization.format, scale_dtype=recipe.quantization.scale_dtype)
+
+    @abstractmethod
+    def encode(self, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> dict[str, Tensor]:
+        """The layer's tensors by the suffix that follows `<layer>.` in the file."""
+
+    @abstractmethod
+    def decode(self, tensors: dict[str, Tensor]) -> Grid:
+        """What was given to `encode`, from its tensors."""
+
+    @abstractmethod
+    def quantization_config(self, unquantised: list[str]) -> dict[str, Any]:
+        """The value of `quantization_config` in config.json; `unquantised` names the other linear layers."""
+
+    @property
+    @abstractmethod
+    def suffixes(self) -> tuple[str, ...]:
+        """The suffixes of a layer's tensors."""
+
+    def dequantize(self, tensors: dict[str, Tensor]) -> Tensor:
+        """The layer's weight (out, in) in float32."""
+        codes, scale, zero_point = self.decode(tensors)
+        return self.format.dequantize(codes, scale, zero_point, self.group_size)

@@ -1,0 +1,94 @@
+"""`load_model`: every model directory of this project as an ordinary transformers model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from bitdistiller.config import ExportRecipe
+from bitdistiller.errors import InputError
+from bitdistiller.export.directory import parse_quantization, quant_method, read_config, student_quantization
+from bitdistiller.export.files import TensorFiles
+from bitdistiller.export.lookup import Lookup
+from bitdistiller.export.masters import Masters
+
+
+def load_model(
+    path: str | os.PathLike[str], dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
+) -> PreTrainedModel:
+    """
+    The causal language model in a directory, in evaluation mode.
+
+    Takes packed checkpoints of either layout, base models, and `student/` directories: the master weights of a student
+    come fake-quantised, as they were trained, so that a student scores the same before and after packing.
+    dtype: of parameters and arithmetic (default: what config.json says). A packed checkpoint is exact in the dtype it
+    was exported for. device: where the model goes (default: the CPU).
+    Raises InputError when the directory is no model, or its tensors are not exactly those of its architecture.
+    """
+    path = Path(path)
+    config = read_config(path)
+    chosen = (getattr(torch, dtype) if isinstance(dtype, str) else dtype) or declared_dtype(config)
+    quantization = student_quantization(path)
+    if quant_method(config) == Lookup.quant_method:
+        model = from_state(path, lookup_state(path, chosen), chosen)
+    elif quantization is not None:
+        model = from_masters(Masters(path, quantization), chosen)
+    else:
+        model = _checked(path, *AutoModelForCausalLM.from_pretrained(path, dtype=chosen, output_loading_info=True))
+    return model.eval() if device is None else model.eval().to(device)
+
+
+def declared_dtype(config: dict[str, Any]) -> torch.dtype:
+    """The dtype config.json declares; float32 where it declares none."""
+    return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def from_masters(masters: Masters, dtype: torch.dtype) -> PreTrainedModel:
+    """The fake-quantised model: every quantised weight computed in float32 and rounded once to `dtype`."""
+    return from_state(masters.directory, masters.state(dtype), dtype)
+
+
+def lookup_state(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of a look-up checkpoint, dequantised to `dtype`."""
+    quantization = parse_quantization(path / "config.json", read_config(path)["quantization_config"])
+    layout = Lookup(ExportRecipe(quantization=quantization))
+    files = TensorFiles(path, layout.stem)
+    state = {}
+    for name in files.names:
+        layer, _, suffix = name.rpartition(".")
+        if suffix == layout.suffixes[0]:
+            tensors = {suffix: files.read(f"{layer}.{suffix}") for suffix in layout.suffixes}
+            state[f"{layer}.weight"] = layout.dequantize(tensors).to(dtype)
+        elif suffix not in layout.suffixes:
+            tensor = files.read(name)
+            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return state
+
+
+def from_state(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
+    """A model of the architecture in `path` with the given tensors."""
+    config = AutoConfig.from_pretrained(path)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model_class = AutoModelForCausalLM._model_mapping[type(config)]
+    loaded = model_class.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
+    model = _checked(path, *loaded)
+    model.name_or_path = str(path)
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    return model
+
+
+def _checked(path: Path, model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
+    """The model, or InputError when a tensor was missing, unknown, misshapen or unreadable."""
+    problems = {key.replace("_", " "): sorted(map(str, names)) for key, names in info.items() if names}
+    if problems:
+        kind, names = next(iter(problems.items()))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise InputError(f"{path}: {kind}: {names[0]}{more}; this is not a whole checkpoint of {type(model).__name__}")
+    return model

@@ -1,0 +1,96 @@
+"""The weights that are to be quantised: a full-precision model with its clip ranges, or a trained student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from bitdistiller.config import Quantization
+from bitdistiller.errors import InputError
+from bitdistiller.export.clip_ranges import ClipRanges
+from bitdistiller.export.directory import quant_method, read_config, student_quantization
+from bitdistiller.export.files import TensorFiles
+from bitdistiller.formats import get_format, resolve_group_size
+from bitdistiller.layers import quantized_linear_names
+
+
+class Masters:
+    """Master weights of the layers that a quantization applies to, read one at a time, and the tensors beside them.
+
+    layers: the quantised linear layers by name, with their shapes (out, in), in the order of the model.
+    unquantised: names of the other linear layers.
+    """
+
+    def __init__(self, directory: Path, quantization: Quantization, clip: Path | None = None) -> None:
+        """Raises InputError when directory, quantization and clip ranges do not fit each other."""
+        self.directory, self.quantization = Path(directory), quantization
+        self.is_student = _check_origin(self.directory, quantization, clip)
+        self.files = TensorFiles(self.directory)
+        self.layers, self.unquantised = linear_layers(self.directory)
+        for name, (_, in_features) in self.layers.items():
+            resolve_group_size(in_features, quantization.group_size, name)
+        self._format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
+        self._clip = ClipRanges(clip, quantization, self.layers) if clip is not None else None
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the tensors that are not quantised, in the order of the files."""
+        quantised = {f"{layer}.weight" for layer in self.layers}
+        return [name for name in self.files.names if name not in quantised]
+
+    def weight(self, layer: str) -> Tensor:
+        """The master weight (out, in) of a layer in float32, clipped."""
+        weight = self.files.read(f"{layer}.weight").float()
+        return weight if self._clip is None else self._clip.apply(layer, weight)
+
+    def quantized(self, layer: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes, scales and zero points of a layer; see NumberFormat.quantize."""
+        return self._format.quantize(self.weight(layer), self.quantization.group_size, name=layer)
+
+    def fake_quantized(self, layer: str, dtype: torch.dtype) -> Tensor:
+        """What the fake-quantised layer multiplies with, (out, in): computed in float32, rounded once to `dtype`."""
+        return self._format.fake_quantize(self.weight(layer), self.quantization.group_size, name=layer).to(dtype)
+
+    def other(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A tensor that is not quantised; floating-point ones in `dtype`."""
+        tensor = self.files.read(name)
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    def state(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """All tensors of the fake-quantised model."""
+        state = {name: self.other(name, dtype) for name in self.others}
+        return state | {f"{layer}.weight": self.fake_quantized(layer, dtype) for layer in self.layers}
+
+
+def linear_layers(directory: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """The linear layers of a model that are quantised, with their shapes (out, in), and the names of the others."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    chosen = quantized_linear_names(model)
+    if not chosen:
+        raise InputError(f"{directory}: no linear layer to quantise, so nothing may be written under a quantised name")
+    shapes = {name: (linears[name].out_features, linears[name].in_features) for name in chosen}
+    return shapes, [name for name in linears if name not in shapes]
+
+
+def _check_origin(directory: Path, quantization: Quantization, clip: Path | None) -> bool:
+    """Whether the directory holds a student; InputError for one of another format and for quantised weights."""
+    method = quant_method(read_config(directory))
+    if method is not None:
+        raise InputError(f"{directory}: its weights are quantised already ({method}); accepted: full-precision weights")
+    trained_for = student_quantization(directory)
+    if trained_for is None:
+        return False
+    if clip is not None:
+        raise InputError(f"clip: {directory} is a trained student, whose weights were clipped before training; drop it")
+    asked, trained = quantization.model_dump(mode="json"), trained_for.model_dump(mode="json")
+    for key, value in asked.items():
+        if value != trained[key]:
+            raise InputError(
+                f"quantization.{key}: {value} was asked for, but the student in {directory} is {trained[key]}"
+            )
+    return True

@@ -1,0 +1,13 @@
+"""Which layout a number format is written in."""
+
+from bitdistiller.config import ExportRecipe
+from bitdistiller.export.compressed_tensors import PackQuantized
+from bitdistiller.export.layout import Layout
+from bitdistiller.export.lookup import Lookup
+from bitdistiller.formats import get_format
+
+
+def get_layout(recipe: ExportRecipe) -> Layout:
+    """The layout that serving engines read where the number format has one, else our own."""
+    layout = PackQuantized if get_format(recipe.quantization.format).packable else Lookup
+    return layout(recipe)

@@ -1,0 +1,109 @@
+"""What Snakemake plans: job counts of every experiment file, lint, one-line errors, partial tables, the rule graph."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def snakemake(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on our Snakefile, from `cwd`."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """The last `Job stats` table of a dry run."""
+    table = output[output.rindex("Job stats") :]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory without results, with the repository's configuration."""
+    directory = tmp_path_factory.mktemp("fresh")
+    (directory / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    return directory
+
+
+def test_the_demo_plans_every_stage(fresh: Path) -> None:
+    done = snakemake("--dry-run", cwd=fresh)
+    assert done.returncode == 0, done.stderr
+    counts = job_counts(done.stdout + done.stderr)
+    assert counts | {"total": 0} == {
+        "pretrain_demo": 1,
+        "clip": 3,
+        "generate": 2,
+        "mix": 1,
+        "train": 3,
+        "export": 5,
+        "evaluate": 18,
+        "tabulate": 1,
+        "all": 1,
+        "total": 0,
+    }
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_file_dry_runs(path: Path, fresh: Path) -> None:
+    done = snakemake("--dry-run", "--configfile", str(path), cwd=fresh)
+    assert done.returncode == 0, done.stderr
+    counts = job_counts(done.stdout + done.stderr)
+    assert counts["evaluate"] >= counts["train"] >= 1
+
+
+def test_tables_start_nothing(fresh: Path) -> None:
+    done = snakemake("--dry-run", "tables", cwd=fresh)
+    assert done.returncode == 0, done.stderr
+    assert job_counts(done.stdout + done.stderr) == {"tables": 1, "total": 1}
+
+
+def test_the_workflow_has_no_lint() -> None:
+    done = snakemake("--lint")
+    assert done.returncode == 0
+    assert "in a good condition" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "models: {m: {demo: {hiden_size: 1}}}\nruns: {r: {model: m, method: 16-bit}}",
+            "models.m.demo.hiden_size: unknown",
+        ),
+        ("models: {m: {path: /nowhere}}\nruns: {r: {model: m, method: 16-bit}}", "/nowhere is not a model directory"),
+        (
+            "models: {m: {demo: {}}}\nmixes: {x: {teacher: m, sources: [{dataset: alpacca, samples: 1}]}}\n"
+            "runs: {r: {model: m, method: 16-bit}}",
+            "mixes.x.sources.0.dataset: input should be",
+        ),
+        (
+            "models: {m: {demo: {}}}\nmixes: {x: {teacher: m, sources: [{dataset: alpaca, samples: 0}]}}\n"
+            "runs: {r: {model: m, method: 16-bit}}",
+            "mixes.x.sources.0.samples: input should be greater than 0, not 0",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_and_exit_code_2(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    done = snakemake("--dry-run", cwd=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_rule_graph_in_the_readme_is_current() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    import embed
+
+    assert embed.RULE_GRAPH.read_text() == embed.rule_graph()
+    assert embed.RULE_GRAPH.read_text() in (ROOT / "README.md").read_text()
