@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -47,7 +48,7 @@ def _budget(time_budget: float | None, walltime: float | None) -> float | None:
 
 
 def _changes(changes: list[str], **values: object) -> list[str]:
-    given = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
+    given = [f"{key.replace('__', '.')}={json.dumps(str(value))}" for key, value in values.items() if value is not None]
     return given + changes
 
 
@@ -128,7 +129,7 @@ def generate(
     walltime: Walltime = None,
 ) -> None:
     """Let the full-precision model complete the prompts of one shard."""
-    options = load_recipe(config.Mix, recipe, _changes(changes, teacher=model.name))
+    options = load_recipe(config.Mix, recipe, _changes(changes, teacher="model"))
     from bitdistiller.generation.stage import run
 
     budget = _budget(time_budget, walltime)
@@ -298,6 +299,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     for name in ("httpx", "lm_eval", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -1,0 +1,1 @@
+"""Perplexity, arithmetic, code and multiple choice: prediction files first, metrics second."""

@@ -1,0 +1,46 @@
+"""Work in fixed batches: each is durable before the next begins, and is never done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from bitdistiller.stages import Stage
+from bitdistiller.stages.files import append_json_line, read_json_lines
+
+Item = TypeVar("Item")
+Record = dict[str, Any]
+
+
+def slices(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Consecutive slices of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def in_batches(
+    stage: Stage,
+    name: str,
+    batches: Sequence[Sequence[Item]],
+    work: Callable[[Sequence[Item]], list[Record]],
+    unit: str,
+) -> list[Record]:
+    """
+    The records of all batches, in order; `work` turns a batch into records (JSON values).
+
+    Finished batches stand in `<name>.jsonl` of the stage's work directory, one line each, and are read back by the next
+    attempt. Raises DeadlineReached between batches when the time budget is nearly used.
+    """
+    path = stage.work / f"{name}.jsonl"
+    lines = read_json_lines(path, torn=True) if path.exists() else ()
+    done = {line["batch"]: line["records"] for line in lines}
+    before = sum(len(batches[index]) for index in done)
+    with stage.progress(name, sum(map(len, batches)), before, unit) as bar:
+        for index, batch in enumerate(batches):
+            if index in done:
+                continue
+            stage.deadline.check()
+            done[index] = work(batch)
+            append_json_line(path, {"batch": index, "records": done[index]})
+            stage.commit()
+            bar.advance(len(batch))
+    return [record for index in range(len(batches)) for record in done[index]]

@@ -1,0 +1,65 @@
+"""The stage `evaluate`: one evaluation of one model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from bitdistiller.config import EvaluateRecipe
+from bitdistiller.evaluation.subject import Subject
+from bitdistiller.stages import Stage, open_stage
+from bitdistiller.stages.files import json_line, read_json_lines, sync, write_json
+
+PREDICTIONS = "predictions.jsonl"
+METRICS = "metrics.json"
+# An evaluation's module has predict(stage, evaluation, subject) -> records, protocol and measure(records, evaluation).
+KINDS = {
+    "perplexity": "bitdistiller.evaluation.perplexity",
+    "math": "bitdistiller.evaluation.gsm8k",
+    "code": "bitdistiller.evaluation.code",
+    "multiple_choice": "bitdistiller.evaluation.harness",
+}
+# Neither what a column is called nor where its file lies changes a prediction; the file's content is an input.
+NOT_IDENTITY = {"evaluation": {"label", "published", "path"}}
+
+
+def run(
+    recipe: EvaluateRecipe, *, model: Path, output: Path, work: Path | None = None, time_budget: float | None = None
+) -> None:
+    """
+    Evaluate the model in the directory `model`; `output` receives predictions.jsonl and metrics.json.
+
+    The metrics are computed from the predictions as they were written. time_budget is in minutes.
+    """
+    path = recipe.evaluation.path
+    with open_stage(
+        "evaluate",
+        version=1,
+        recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY),
+        inputs={"model": Path(model)} | ({"data": path} if path is not None else {}),
+        output=output,
+        work=work,
+        time_budget=time_budget,
+    ) as stage:
+        evaluate(stage, recipe, Subject.load(Path(model), recipe.dtype))
+
+
+def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject) -> None:
+    """The evaluation within its stage."""
+    evaluation = recipe.evaluation
+    kind = import_module(KINDS[evaluation.kind])
+    records, protocol = kind.predict(stage, evaluation, subject)
+    predictions = stage.output_file(PREDICTIONS)
+    with predictions.open("w", encoding="utf-8") as handle:
+        handle.writelines(map(json_line, records))
+    sync(predictions)
+    stage.commit()
+    content = {
+        "evaluation": recipe.name,
+        "kind": evaluation.kind,
+        "label": evaluation.label or recipe.name,
+        "metrics": kind.measure(list(read_json_lines(predictions)), evaluation),
+        "protocol": protocol | {"dtype": recipe.dtype},
+    }
+    write_json(stage.output_file(METRICS), content)
+    stage.finish(counts={"predictions": len(records)})

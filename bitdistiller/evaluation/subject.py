@@ -1,0 +1,41 @@
+"""The model under evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bitdistiller.generation.engine import Engine
+
+
+@dataclass
+class Subject:
+    """A causal language model on its device, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, path: Path, dtype: str) -> Subject:
+        """Load any model directory of this project or of transformers; on the first GPU where there is one."""
+        import torch
+        from transformers import AutoTokenizer
+
+        from bitdistiller.export.load import load_model
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(load_model(path, dtype=dtype, device=device), AutoTokenizer.from_pretrained(path))
+
+    @property
+    def context(self) -> int:
+        """Longest sequence in tokens."""
+        return getattr(self.model.config, "max_position_embeddings", None) or 2**31
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What writes the model's answers."""
+        from bitdistiller.generation import TransformersEngine
+
+        return TransformersEngine(self.model, self.tokenizer)

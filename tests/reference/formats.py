@@ -1,0 +1,63 @@
+"""Number formats written as the formula reads, with gradients by autograd: the specification in code."""
+
+import torch
+
+NF3_NEGATIVE = [-0.2469314038753510, -0.5350227355957031, -1.0]
+NF3_NEGATIVE_BOUNDARIES = [-0.1234657019376755, -0.39097706973552704, -0.7675113677978516]
+NF3_POSITIVE = [0.1833375245332718, 0.3819939494132996, 0.6229856610298157, 1.0]
+NF3_POSITIVE_BOUNDARIES = [0.0916687622666359, 0.2826657369732857, 0.5024898052215576, 0.8114928305149078]
+
+
+def straight_through(x, replacement):
+    """The value of `replacement` with the gradient of `x`."""
+    return x - x.detach() + replacement.detach()
+
+
+def integer(weight, bits, group_size, scale_grad=True, reference_range=False, scale_dtype=None):
+    """INTb asymmetric, spec 1; differentiable."""
+    levels = 2**bits - 1
+    w = weight.reshape(weight.shape[0], -1, group_size)
+    high, low = w.amax(-1, keepdim=True), w.amin(-1, keepdim=True)
+    if not reference_range:
+        high, low = high.clamp(min=0), low.clamp(max=0)
+    scale = (high - low).clamp(min=1e-5) / levels
+    if scale_dtype is not None:
+        scale = straight_through(scale, scale.to(scale_dtype).to(scale.dtype))
+    if not scale_grad:
+        scale = scale.detach()
+    zero_point = (-torch.round(low / scale)).clamp(0, levels).detach()
+    ratio = w / scale
+    codes = (straight_through(ratio, torch.round(ratio)) + zero_point).clamp(0, levels)
+    return ((codes - zero_point) * scale).reshape(weight.shape)
+
+
+def normal_float_3(weight, group_size, scale_grad=True, scale_dtype=None):
+    """NF3 asymmetric, spec 1; differentiable."""
+    w = weight.reshape(weight.shape[0], -1, group_size)
+    positive = _side(w, w.amax(-1, keepdim=True), NF3_POSITIVE, NF3_POSITIVE_BOUNDARIES, scale_grad, scale_dtype)
+    negative = _side(w, w.amin(-1, keepdim=True), NF3_NEGATIVE, NF3_NEGATIVE_BOUNDARIES, scale_grad, scale_dtype)
+    return torch.where(w >= 0, positive, negative).reshape(weight.shape)
+
+
+def _side(w, end, levels, boundaries, scale_grad, scale_dtype):
+    scale = end.abs()
+    if scale_dtype is not None:
+        scale = straight_through(scale, scale.to(scale_dtype).to(scale.dtype))
+    if not scale_grad:
+        scale = scale.detach()
+    ratio = w / torch.where(scale == 0, torch.ones_like(scale), scale)
+    nearest = torch.zeros_like(ratio)
+    for level, boundary in zip(levels, boundaries, strict=True):
+        entered = ratio >= boundary if level > 0 else ratio < boundary
+        nearest = torch.where(entered, torch.full_like(nearest, level), nearest)
+    error = (nearest - ratio).detach()
+    return straight_through(w, nearest * scale) + (scale - scale.detach()) * error
+
+
+def codes_of_group(group, bits):
+    """Codes, scale and zero point of one group (a list of Python floats), without tensors."""
+    levels = 2**bits - 1
+    high, low = max(*group, 0.0), min(*group, 0.0)
+    scale = max(high - low, 1e-5) / levels
+    zero_point = min(max(-round(low / scale), 0), levels)
+    return [min(max(round(w / scale) + zero_point, 0), levels) for w in group], scale, zero_point
