@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test test-slow lint format schema rulegraph dry-run report clean distclean
+.PHONY: help demo tinystories test test-slow lint format schema rulegraph dry-run report clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ test: $(READY) ## run the tests that need neither GPU nor SLURM
 
 test-slow: $(READY) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
+
+tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
+	snakemake --cores $(CORES) --quiet rules progress --configfile tests/configs/tinystories.yaml
+	bitdistiller show --config tests/configs/tinystories.yaml
 
 lint: $(READY) ## ruff, snakefmt and snakemake --lint, zero findings
 	ruff check .
