@@ -144,7 +144,7 @@ class Generation(Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_new_tokens: PositiveInt = 1024
     max_prompt_tokens: PositiveInt = 1024
-    """Longer prompts are dropped and counted, never cut."""
+    """Longer prompts, and those that fill the model's context, are dropped and counted, never cut."""
     batch_size: PositiveInt = 32
     """Prompts per batch; progress is saved after each batch."""
 
@@ -262,6 +262,12 @@ class Training(Section):
     def _whole_batches(self) -> Self:
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size ({self.micro_batch_size}) must divide batch_size ({self.batch_size})")
+        return self
+
+    @model_validator(mode="after")
+    def _beta_of_jsd(self) -> Self:
+        if self.loss == "jsd" and self.gamma in (0.0, 1.0):
+            raise ValueError(f"loss jsd needs a gamma (its beta) strictly between 0 and 1, not {self.gamma:g}")
         return self
 
 

@@ -168,6 +168,8 @@ class Plan:
             self.evaluate_recipe(run_name, evaluation)
         for mix in self.experiment.mixes:
             self.mix_recipe(mix)
+        for clipped in self.clips.values():
+            self.clip_recipe(clipped)
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():

@@ -23,37 +23,61 @@ def parse(kind: type[Parsed], value: Any, where: str) -> Parsed:
 
 
 def explain(error: ValidationError, kind: Any) -> str:
-    """The first error of a validation as one line: key path, what is wrong, what is accepted."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the value"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        accepted = ", ".join(_accepted(kind, first["loc"][:-1]))
-        return f"{key}: unknown key{f'; accepted: {accepted}' if accepted else ''}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
-    return f"{key}: {message[0].lower() + message[1:]}{given}{more}"
+    """
+    The first wrong key of a validation as one line: key path, what is wrong, what is accepted.
 
-
-def _accepted(kind: Any, location: tuple[Any, ...]) -> list[str]:
-    """Keys of the section at `location` of the JSON schema of `kind`."""
+    An unknown key comes before others, as a misspelt one also leaves its right name missing.
+    """
     schema = TypeAdapter(kind).json_schema()
-    node = _resolve(schema, schema)
+    errors = [(_locate(entry, schema), entry) for entry in error.errors(include_url=False)]
+    key, first = min(errors, key=lambda found: found[1]["type"] != "extra_forbidden")
+    same = [entry for other, entry in errors if other == key]
+    more = f" (and {len(errors) - len(same)} more)" if len(errors) > len(same) else ""
+    return f"{key}: {_complaint(first, same, schema)}{more}".removeprefix(": ")
+
+
+def _complaint(first: Any, same: list[Any], schema: dict[str, Any]) -> str:
+    if first["type"] == "extra_forbidden":
+        _, section = _follow(first["loc"][:-1], schema)
+        accepted = ", ".join(sorted(section.get("properties", {})))
+        return f"unknown key{f'; accepted: {accepted}' if accepted else ''}"
+    if first["type"] == "union_tag_invalid":
+        return f"input should be {first['ctx']['expected_tags']}, not {first['ctx']['tag']!r}"
+    if first["type"] == "union_tag_not_found":
+        return "field required"
+    messages = [entry["msg"].removeprefix("Value error, ") for entry in same]
+    text = ", or ".join(message[0].lower() + message[1:] for message in messages)
+    plain = first["type"] not in ("missing", "value_error") and not isinstance(first["input"], (dict, list))
+    return f"{text}, not {first['input']!r}" if plain else text
+
+
+def _locate(entry: Any, schema: dict[str, Any]) -> str:
+    """The key path of an error, without the parts of pydantic's location that no file has (tags, union members)."""
+    extra = entry["type"] == "extra_forbidden"
+    keys, _ = _follow(entry["loc"][:-1] if extra else entry["loc"], schema)
+    tag = entry.get("ctx", {}).get("discriminator", "").strip("'")
+    return ".".join([*keys, *map(str, entry["loc"][-1:] if extra else ()), *([tag] if tag else ())])
+
+
+def _follow(location: tuple[Any, ...], schema: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The keys of `location` and the part of the JSON schema that they lead to."""
+    keys, node = [], _resolve(schema, schema)
     for part in location:
-        node = _resolve(_step(node, part), schema)
-    return sorted(node.get("properties", {}))
+        choices = node.get("discriminator", {}).get("mapping", {})
+        inner = {"$ref": choices[part]} if part in choices else _step(node, part)
+        if inner is not None:
+            node = _resolve(inner, schema)
+            keys += [] if part in choices else [str(part)]
+    return keys, node
 
 
-def _step(node: dict[str, Any], part: Any) -> dict[str, Any]:
+def _step(node: dict[str, Any], part: Any) -> dict[str, Any] | None:
     if isinstance(part, int):
-        return node.get("items", {})
+        return node.get("items")
     if part in node.get("properties", {}):
         return node["properties"][part]
-    choices = node.get("discriminator", {}).get("mapping", {})
-    if part in choices:
-        return {"$ref": choices[part]}
-    inner = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
-    return next((section for section in inner if isinstance(section, dict)), {})
+    inner = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), None)
+    return inner if isinstance(inner, dict) else None
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -68,11 +92,19 @@ def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 def read_yaml(path: Path) -> Any:
     """The value of a YAML (or JSON) file; raises InputError when it is missing or not YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of YAML (or JSON) text; raises InputError when it is neither."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
 
 
 def load_experiment(source: Path | dict[str, Any]) -> Experiment:
@@ -90,16 +122,22 @@ def load_recipe(kind: type[Parsed], text: str | None, changes: list[str]) -> Par
     """
     value: Any = {}
     if text:
-        path = Path(text)
-        value = read_yaml(path) if "\n" not in text and len(text) < 4096 and path.is_file() else yaml.safe_load(text)
+        value = read_yaml(Path(text)) if _is_file(text) else parse_yaml(text, "--recipe")
     if not isinstance(value, dict):
         raise InputError("--recipe: give a mapping (YAML or JSON), or the path of a file that holds one")
     for change in changes:
         key, equals, new = change.partition("=")
-        if not equals:
+        if not (key and equals):
             raise InputError(f"--set {change}: give key=value")
-        _assign(value, key.split("."), yaml.safe_load(new))
+        _assign(value, key.split("."), parse_yaml(new, f"--set {change}"))
     return parse(kind, value, "--recipe")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a file name can be, or not one
+        return False
 
 
 def _assign(value: dict[str, Any], keys: list[str], new: Any) -> None:

@@ -58,5 +58,5 @@ class GramAccumulator:
 
 def _gram(x: Tensor, group_size: int | None) -> Tensor:
     size = resolve_group_size(x.shape[-1], group_size, "x")
-    columns = x.to(arithmetic_dtype(x.dtype)).reshape(len(x), -1, size).transpose(0, 1)
+    columns = x.to(arithmetic_dtype(x.dtype)).reshape(len(x), x.shape[-1] // size, size).transpose(0, 1)
     return columns.transpose(1, 2) @ columns

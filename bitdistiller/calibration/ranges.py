@@ -1,5 +1,6 @@
 """Clip ranges as they are stored, and putting them to use."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -31,10 +32,22 @@ def load_clip(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all."""
+    """Write a safetensors file whole or not at all; equal tensors and metadata give equal bytes."""
     temporary = temporary_name(path)
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
+    _sort_metadata(temporary)
     replace(temporary, path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes the metadata in an order that changes from run to run; the header keeps its length."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            file.seek(8)
+            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 @torch.no_grad()

@@ -85,13 +85,13 @@ def _layers_to_clip(model: nn.Module, recipe: ClipRecipe) -> list[list[str]]:
     for index, block in enumerate(blocks):
         for name, linear in block_linears(block):
             resolve_group_size(linear.in_features, recipe.quantization.group_size, f"{prefix}.{index}.{name}")
-        layers.append([name for name, _ in block_linears(block) if not _is_skipped(name, recipe.calibration.skip)])
+        layers.append([name for name, _ in block_linears(block) if not is_skipped(name, recipe.calibration.skip)])
     if not any(layers):
         raise InputError(f"calibration.skip: {', '.join(recipe.calibration.skip)} leaves no layer to clip")
     return layers
 
 
-def _is_skipped(name: str, patterns: Sequence[str]) -> bool:
+def is_skipped(name: str, patterns: Sequence[str]) -> bool:
     """Patterns are looked for in the projection's own name only: `block_sparse_moe.w1` is not a `k_` projection."""
     return any(pattern in name.rpartition(".")[2] for pattern in patterns)
 
@@ -126,6 +126,9 @@ def _search_block(recipe: ClipRecipe, stage: Stage, walk: ActivationWalk, names:
     reports: list[dict[str, Any]] = []
     for name in names:
         full_name, linear = f"{walk.name}.{index}.{name}", walk.blocks[index].get_submodule(name)
+        if name not in grams:
+            logger.warning("%s: no calibration token reached it, so it is not clipped", full_name)
+            continue
         weight = linear.weight.detach().to(walk.device)
         found = search(weight, grams[name].gram(), number_format, quantization.group_size, full_name)
         tensors |= clip_tensors(full_name, found)
@@ -141,13 +144,10 @@ def _finish(recipe: ClipRecipe, stage: Stage, blocks: int, rate: float) -> None:
         tensors |= load_clip(_ranges_file(stage, index))
         reports += read_json(_report_file(stage, index))
     tokens = max(report["tokens"] for report in reports)
-    metadata = recipe.quantization.model_dump(mode="json") | {
-        "tokens": tokens,
-        "model": stage.fingerprint["inputs"]["model"],
-    }
-    metadata = {key: str(value) for key, value in metadata.items()}
-    save_tensors(stage.output_file(CLIP), tensors, metadata)
-    write_json(stage.output_file(CLIP_REPORT), {**metadata, "layers": reports})
+    origin = {"tokens": tokens, "model": stage.fingerprint["inputs"]["model"]}
+    metadata = recipe.quantization.model_dump(mode="json") | origin
+    save_tensors(stage.output_file(CLIP), tensors, {key: str(value) for key, value in metadata.items()})
+    write_json(stage.output_file(CLIP_REPORT), metadata | {"layers": reports})
     stage.finish(counts={"layers": len(reports), "tokens": tokens}, details={"blocks_per_second": rate})
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from bitdistiller.config import Model
+from bitdistiller.data.rows import reason
 from bitdistiller.errors import InputError
 from bitdistiller.stages import Stage, open_stage
 
@@ -59,11 +60,10 @@ def download(recipe: Model, stage: Stage) -> None:
             recipe.hub, revision=recipe.revision, local_dir=snapshot, allow_patterns=PATTERNS
         )
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{recipe.hub} cannot be downloaded ({reason}); check id, revision, login and network"
+            f"{recipe.hub} cannot be downloaded ({reason(error)}); check id, revision, login and network"
         ) from error
     check_layout(snapshot)
     stage.commit()
     shutil.rmtree(snapshot / ".cache", ignore_errors=True)
-    snapshot.rename(stage.output_file("model"))
+    shutil.move(snapshot, stage.output_file("model"))

@@ -48,7 +48,7 @@ def mix_records(mix: Mix, records: list[Record]) -> Mixed:
     seen: set[tuple[str, str]] = set()
     chosen: list[Record] = []
     for record in sorted(records, key=_order):
-        count = counts[_source(record)]
+        count = _count_of(record, counts)
         count.completed += 1
         text = (record["prompt"], record["completion"])
         if not record["completion"].strip():
@@ -70,6 +70,13 @@ def _source(record: Record) -> int:
 
 def _order(record: Record) -> tuple[int, int]:
     return _source(record), int(record["id"].split("-")[-1])
+
+
+def _count_of(record: Record, counts: list[SourceCount]) -> SourceCount:
+    index = _source(record)
+    if index >= len(counts) or record["dataset"] != counts[index].dataset:
+        raise InputError(f"mix: the shards belong to another mix (completion {record['id']} has no source in this one)")
+    return counts[index]
 
 
 def _check(mix: Mix, counts: list[SourceCount]) -> None:

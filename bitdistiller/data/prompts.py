@@ -76,7 +76,7 @@ def _starts(source: PromptSource, rows: Iterable[Row], tokenizer: Any) -> Iterab
 def _first_tokens(text: str, count: int, tokenizer: Any) -> str:
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     spans = encoded["offset_mapping"]
-    return text[: spans[min(count, len(spans)) - 1][1]]
+    return text[: spans[:count][-1][1]] if spans else ""
 
 
 def mix_prompts(mix: Mix, tokenizer: Any) -> list[Prompt]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ def load_rows(path: Path) -> list[Row]:
         raise InputError(f"{path}: no such file; give a local file of kind {SUFFIXES}")
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     rows = [row for file in files for row in _rows(file)]
+    strange = next((row for row in rows if not isinstance(row, dict)), None)
+    if strange is not None:
+        raise InputError(f"{path}: must hold objects, one per row, not {type(strange).__name__}")
     if not rows:
         raise InputError(f"{path}: holds no rows")
     return rows
@@ -39,8 +43,8 @@ def _rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: unknown kind of file; accepted: {SUFFIXES}")
     try:
         yield from READERS[kind](path)
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as {kind} ({error})") from error
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as {kind} ({reason(error)})") from error
 
 
 def _open(path: Path) -> io.TextIOBase:
@@ -98,8 +102,13 @@ def hub_rows(hub: str, name: str | None, split: str) -> Iterable[Row]:
     try:
         return datasets.load_dataset(hub, name, split=split)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"dataset {hub} cannot be loaded ({reason}); download it and give its path instead") from error
+        way_out = "download it and give its path instead"
+        raise InputError(f"dataset {hub} cannot be loaded ({reason(error)}); {way_out}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def column(row: Row, *names: str, where: str) -> str:

@@ -26,6 +26,9 @@ def run(recipe: Mix, *, shards: list[Path], output: Path, work: Path | None, tim
             verify(path)
         records = [record for path in shards for record in read_json_lines(path / COMPLETIONS)]
         shard_counts = [read_json(path / DIGEST)["counts"] for path in shards]
+        for path, counts in zip(shards, shard_counts, strict=True):
+            if "vocabulary" not in counts:
+                raise InputError(f"mix: {path}: not the output of a generate stage; give the directory of a shard")
         vocabularies = {counts["vocabulary"] for counts in shard_counts}
         if len(vocabularies) > 1:
             raise InputError("mix: the shards were written by models with different vocabularies; give those of one")

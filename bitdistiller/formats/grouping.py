@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bitdistiller.errors import InputError
 
-CPU_CHUNK = 1 << 17
+CPU_CHUNK = 1 << 19
 DEVICE_CHUNK = 1 << 25
 
 

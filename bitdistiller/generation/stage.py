@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bitdistiller.config import Mix
+from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.prompts import mix_prompts, shard_prompts
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.errors import InputError
@@ -32,6 +33,7 @@ def run(
     """Complete the prompts of shard `shard` of `shards` with the model; resumes after the last finished batch."""
     if not 0 <= shard < shards:
         raise InputError(f"--shard {shard}: must be from 0 to {shards - 1}")
+    check_layout(model)
     local = {f"source-{i}": source.path for i, source in enumerate(recipe.sources) if source.path is not None}
     elsewhere = {"teacher", "shards", "allow_fewer"}
     identity = {"mix": recipe.model_dump(mode="json", exclude_defaults=True, exclude=elsewhere)}
@@ -48,7 +50,8 @@ def run(
         engine = _engine(model, dtype)
         prompts = shard_prompts(mix_prompts(recipe, engine.tokenizer), shard, shards)
         settings = recipe.generation
-        batches = plan_batches(engine, prompts, settings.max_prompt_tokens, settings.batch_size)
+        longest = min(settings.max_prompt_tokens, engine.context - 1)
+        batches = plan_batches(engine, prompts, longest, settings.batch_size)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
         done = sum(len(batch) for i, batch in enumerate(batches) if batch_file(stage.work, i).exists())
         with stage.progress(f"shard {shard} of {shards}", sum(map(len, batches)), done, "prompt") as bar:

@@ -23,6 +23,7 @@ class TransformersEngine:
         self.context = getattr(model.config, "max_position_embeddings", None) or 2**31
         self.eos = end_tokens(model, tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos[0]
+        self.model.generation_config = GenerationConfig()  # its penalties and limits would join ours
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, special tokens included."""

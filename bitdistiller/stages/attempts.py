@@ -78,10 +78,11 @@ class Attempts:
                 f"({failures[-1]['exception']}); mend it, then run: bitdistiller unlock {self.work}"
             )
         silent = tail[-SILENT_DEATH_LIMIT:]
-        if len(silent) == SILENT_DEATH_LIMIT and all("outcome" not in r for r in silent):
+        if len(silent) == SILENT_DEATH_LIMIT and all(r.get("outcome", "deadline") == "deadline" for r in silent):
             raise GateClosed(
-                f"{self.work}: the last {SILENT_DEATH_LIMIT} attempts were killed without any progress (out of memory "
-                f"or a time limit shorter than one step?); give more of it, then run: bitdistiller unlock {self.work}"
+                f"{self.work}: the last {SILENT_DEATH_LIMIT} attempts were killed or stopped without any progress "
+                "(out of memory, or a time limit shorter than one step?); give more of it, then run: "
+                f"bitdistiller unlock {self.work}"
             )
 
     @staticmethod

@@ -26,7 +26,7 @@ class Deadline:
         self.begin = time.monotonic()
         self.seconds = None if minutes is None else minutes * 60
         self.signalled: str | None = None
-        self._last_check = self.begin
+        self._last_check: float | None = None
         self._longest = 0.0
 
     @property
@@ -39,9 +39,14 @@ class Deadline:
         return self.seconds - (time.monotonic() - self.begin)
 
     def is_due(self, longest_step_seconds: float = 0.0) -> bool:
-        """True when another step of the longest length seen so far (or given) might not end in time."""
+        """
+        True when another step of the longest length seen so far (or given) might not end in time.
+
+        A step is what lies between two calls; what comes before the first is setting up.
+        """
         now = time.monotonic()
-        self._longest = max(self._longest, now - self._last_check, longest_step_seconds)
+        step = 0.0 if self._last_check is None else now - self._last_check
+        self._longest = max(self._longest, step, longest_step_seconds)
         self._last_check = now
         margin = MARGIN_SECONDS if self.seconds is None else min(MARGIN_SECONDS, 0.1 * self.seconds)
         return bool(self.signalled) or self.remaining < self._longest + margin

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
 WAIT_SECONDS = 600.0
+UNREADABLE = {"token": "unreadable", "host": "unknown", "pid": -1, "machine": "unreadable"}
 
 
 def _start_time(pid: int) -> str | None:
@@ -62,8 +63,12 @@ class RunLock:
         self.beats = 0
         self._stop = threading.Event()
 
-    def acquire(self) -> None:
-        """Take the lock; raises LockHeld (exit code 75) when a live owner keeps it longer than `wait` seconds."""
+    def acquire(self, check: Callable[[], None] = lambda: None) -> None:
+        """
+        Take the lock; raises LockHeld (exit code 75) when a live owner keeps it longer than `wait` seconds.
+
+        `check` is called while waiting and may raise to end it.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         begin = seen_at = time.monotonic()
         seen: dict[str, Any] | None = None
@@ -76,6 +81,7 @@ class RunLock:
             if time.monotonic() - begin > self.wait:
                 raise LockHeld(f"{self.path.parent}: {self._name(owner)} works here; try again when it has ended")
             time.sleep(min(0.5, self.wait / 4 + 0.01))
+            check()
         threading.Thread(target=self._beat, daemon=True, name="lock-heartbeat").start()
 
     def release(self) -> None:
@@ -110,7 +116,7 @@ class RunLock:
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, OSError):
-            return {"token": "unreadable", "host": "unknown", "pid": -1, "machine": "unreadable"}
+            return UNREADABLE
 
     def _write(self) -> None:
         self.beats += 1
@@ -132,7 +138,10 @@ class RunLock:
             with contextlib.suppress(OSError), self._guarded():
                 if self._stop.is_set():
                     return
-                if (self._read() or {}).get("token") != self.token:
+                owner = self._read() or {}
+                if owner == UNREADABLE:
+                    continue
+                if owner.get("token") != self.token:
                     logger.critical("lost the lock of %s to another process; stopping", self.path.parent)
                     os._exit(EXIT_RETRY)
                 self._write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,8 +38,7 @@ class Stage:
         self.work = claim_state(root, fingerprint)
         self.finished = False
         self._begin = time.monotonic()
-        for leftover in output.parent.glob(f".{output.name}.tmp-*"):
-            shutil.rmtree(leftover)
+        remove_leftovers(output)
         self._staging = temporary_name(output)
 
     def output_file(self, name: str) -> Path:
@@ -83,11 +83,22 @@ class Stage:
         shutil.rmtree(self._staging, ignore_errors=True)
 
 
+def remove_leftovers(output: Path) -> None:
+    """Remove what a killed attempt left beside and inside the output directory under temporary names."""
+    for leftover in [*output.parent.glob(f".{output.name}.tmp-*"), *output.glob(".*.tmp-*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
 def make_readable(root: Path) -> None:
     """Give files and folders below `root` the modes the umask allows (safetensors writes 0600)."""
+    umask = os.umask(0)
+    os.umask(umask)
     for path in root.rglob("*"):
         if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def default_work(output: Path) -> Path:
@@ -122,7 +133,7 @@ def open_stage(
     root = Path(work) if work is not None else default_work(Path(output))
     lock = RunLock(root, wait=lock_wait)
     with deadline.listening():
-        lock.acquire()
+        lock.acquire(deadline.check)
         try:
             stage = Stage(Path(output), root, fingerprint, deadline)
             number = stage.attempts.start()

@@ -1,0 +1,163 @@
+"""The plan of an experiment: readable paths, recipes of jobs, and the checks before the first job."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bitdistiller.config import Experiment
+from bitdistiller.errors import InputError
+from bitdistiller.plan import Plan
+from bitdistiller.recipes import parse
+
+
+def model_directory(path, **changes):
+    path.mkdir()
+    shape = {"hidden_size": 128, "intermediate_size": 384, "vocab_size": 100}
+    (path / "config.json").write_text(json.dumps({**shape, **changes}))
+    return str(path)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """`experiment(section={...}, ...)`: a good experiment on a local model, with some sections extended."""
+    good = {
+        "models": {"m": {"path": model_directory(tmp_path / "m")}, "demo": {"demo": {}}},
+        "calibrations": {"pile": {"texts": "pile"}, "demo": {"texts": "demo"}},
+        "mixes": {"x": {"teacher": "m", "sources": [{"dataset": "alpaca", "samples": 10}]}},
+        "trainings": {"t": {}},
+        "evaluations": {"e": {"kind": "perplexity", "dataset": "wikitext2", "label": "PPL"}},
+        "runs": {
+            "full": {"model": "m", "method": "16-bit"},
+            "int2": {
+                "model": "m",
+                "method": "bitdistiller",
+                "format": "int2",
+                "calibration": "pile",
+                "mix": "x",
+                "training": "t",
+            },
+            "clip3": {
+                "model": "m",
+                "method": "clip",
+                "format": "int3",
+                "calibration": "pile",
+                "scale_dtype": "float32",
+            },
+        },
+    }
+
+    def make(**sections):
+        return Plan(parse(Experiment, {key: {**good[key], **sections.get(key, {})} for key in good}, "config"))
+
+    return make
+
+
+def run(plan_run, **changes):
+    return {**plan_run.model_dump(exclude_defaults=True), **changes}
+
+
+def test_paths(experiment):
+    plan = experiment()
+    paths = {
+        plan.base("m"): "m/base",
+        plan.shard("x", 3): "m/mixes/x/shards/00003",
+        plan.mix("x"): "m/mixes/x/mix",
+        plan.clip("int2"): "m/clip/pile-int2-g128",
+        plan.clip("clip3"): "m/clip/pile-int3-g128-scale32",
+        plan.train("int2"): "m/int2/train",
+        plan.export("int2"): "m/int2/export",
+        plan.evaluation("int2", "e"): "m/int2/evaluation/e",
+        plan.evaluated_model("int2"): "m/int2/export/checkpoint",
+        plan.evaluated_model("full"): "m/base/model",
+        plan.tables: "tables/demo",
+    }
+    assert {str(path.relative_to("results")) for path in paths} == set(paths.values())
+    assert all(path == Path("results") / expected for path, expected in paths.items())
+    assert list(plan.evaluations()) == [("full", "e"), ("int2", "e"), ("clip3", "e")]
+
+
+def test_a_heading_is_no_part_of_an_evaluations_recipe(experiment):
+    assert experiment().evaluate_recipe("full", "e").evaluation.label is None
+
+
+def test_the_demo_corpus_takes_its_place(experiment):
+    sources = [{"dataset": "demo-math", "samples": 3}, {"dataset": "alpaca", "samples": 3}]
+    plan = experiment(
+        mixes={"x": {"teacher": "demo", "sources": sources}},
+        evaluations={"d": {"kind": "math", "dataset": "demo-math"}},
+        runs={"c": {"model": "demo", "method": "clip", "format": "int2", "calibration": "demo", "evaluations": ["d"]}},
+    )
+    corpus = Path("results/demo/base/corpus")
+    assert [source.path for source in plan.mix_recipe("x").sources] == [corpus / "demo-math.train.jsonl", None]
+    assert plan.clip_recipe("c").calibration.path == corpus / "demo-calibration.train.jsonl"
+    assert plan.evaluate_recipe("c", "d").evaluation.path == corpus / "demo-math.test.jsonl"
+
+
+def test_a_good_experiment_passes(experiment):
+    experiment().check()
+
+
+def refused(plan):
+    with pytest.raises(InputError) as error:
+        plan.check()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_missing_model_directory(experiment, tmp_path):
+    plan = experiment(models={"n": {"path": str(tmp_path / "n")}})
+    assert refused(plan) == f"models.n.path: {tmp_path / 'n'} is not a model directory (no config.json in it)"
+
+
+@pytest.mark.parametrize("size", [96, 256])
+def test_a_group_size_that_does_not_divide(experiment, size):
+    plan = experiment()
+    plan = experiment(runs={"int2": run(plan.run("int2"), group_size=size)})
+    assert refused(plan) == f"runs.int2.group_size: {size} does not divide hidden_size 128 of model m"
+
+
+def test_a_group_size_that_divides_one_width_only(experiment, tmp_path):
+    odd = model_directory(tmp_path / "odd", intermediate_size=320)
+    plan = experiment(models={"m": {"path": odd}})
+    assert refused(plan) == "runs.int2.group_size: 128 does not divide intermediate_size 320 of model m"
+
+
+def test_vocabularies_that_differ(experiment, tmp_path):
+    other = model_directory(tmp_path / "other", vocab_size=99)
+    plan = experiment(
+        models={"other": {"path": other}},
+        mixes={"x": {"teacher": "other", "sources": [{"dataset": "alpaca", "samples": 1}]}},
+    )
+    assert refused(plan) == (
+        "runs.int2: the vocabularies of student m (100) and of teacher other (99) differ; take models of one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "key"),
+    [
+        ({"calibrations": {"c": {"texts": "text", "path": "nowhere.txt"}}}, "calibrations.c.path"),
+        (
+            {"evaluations": {"f": {"kind": "perplexity", "dataset": "text", "path": "nowhere.txt"}}},
+            "evaluations.f.path",
+        ),
+        (
+            {"mixes": {"y": {"teacher": "m", "sources": [{"dataset": "math", "samples": 1, "path": "nowhere.txt"}]}}},
+            "mixes.y.sources.0.path",
+        ),
+    ],
+)
+def test_missing_local_files(experiment, sections, key):
+    assert refused(experiment(**sections)) == f"{key}: nowhere.txt: no such file"
+
+
+def test_the_demo_corpus_needs_a_demo_model(experiment):
+    plan = experiment()
+    message = "models.m: dataset {} needs a demo model, or give a path"
+    clip = experiment(runs={"clip3": run(plan.run("clip3"), calibration="demo")})
+    assert refused(clip) == message.format("demo-calibration")
+    mix = experiment(mixes={"x": {"teacher": "m", "sources": [{"dataset": "demo-text", "samples": 1}]}})
+    assert refused(mix) == message.format("demo-text")
+    evaluation = experiment(evaluations={"e": {"kind": "code", "dataset": "demo-code"}})
+    assert refused(evaluation) == message.format("demo-code")
