@@ -25,10 +25,21 @@ def load_clip(path: Path) -> dict[str, Tensor]:
 
     Raises InputError when there is no such file.
     """
+    return load_file(clip_file(path))
+
+
+def clip_file(path: Path) -> Path:
+    """The file of clip ranges: `path` itself, or the one in the output directory of the stage `clip`."""
     file = Path(path) / CLIP if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file; accepted: {CLIP} of the stage clip, or its directory")
-    return load_file(file)
+    return file
+
+
+def clip_weight(weight: Tensor, maximum: Tensor, minimum: Tensor) -> Tensor:
+    """A weight (out, in) clamped to the ranges (out, groups, 1) of its groups, in the weight's dtype."""
+    groups = split_groups(weight, weight.shape[1] // maximum.shape[1])
+    return torch.clamp(groups, minimum.to(weight), maximum.to(weight)).view(weight.shape)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -58,9 +69,8 @@ def apply_clip(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
     """
     names = sorted({key.rpartition(".")[0] for key in tensors})
     targets = [(name, *_target(model, name, tensors)) for name in names]
-    for name, weight, maximum, minimum in targets:
-        groups = split_groups(weight, weight.shape[1] // maximum.shape[1], name)
-        weight.copy_(torch.clamp(groups, minimum.to(weight), maximum.to(weight)).view(weight.shape))
+    for _, weight, maximum, minimum in targets:
+        weight.copy_(clip_weight(weight, maximum, minimum))
     return names
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitdistiller.config import Calibration
-from bitdistiller.data.rows import Row, column, hub_rows, load_rows
+from bitdistiller.data.rows import Row, column, rows_of
 from bitdistiller.errors import InputError
 
 INSTRUCTION = "Instruction:\n{question}\nOutput:\n{answer}"
@@ -51,13 +51,7 @@ TEXTS: dict[str, TextRule] = {
 def calibration_texts(calibration: Calibration) -> list[str]:
     """All non-empty texts of the chosen dataset in an order fixed by the seed; the stage takes as many as it needs."""
     rule = TEXTS[calibration.texts]
-    rows: Iterable[Row]
-    if calibration.path is not None:
-        rows = load_rows(calibration.path)
-    elif rule.hub is not None:
-        rows = hub_rows(rule.hub, rule.name, rule.split)
-    else:
-        raise InputError(f"calibration texts {calibration.texts!r} need a path")
+    rows = rows_of(calibration.texts, calibration.path, rule.hub, rule.name, rule.split)
     texts = [text for text in (rule.text(row).strip() for row in rows) if text]
     if not texts:
         raise InputError(f"calibration texts {calibration.path or rule.hub}: no text found")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitdistiller.config import Mix, PromptSource
-from bitdistiller.data.rows import Row, hub_rows, load_rows
+from bitdistiller.data.rows import Row, rows_of
 from bitdistiller.data.templates import DATASETS
 from bitdistiller.errors import InputError
 
@@ -38,13 +38,7 @@ def source_prompts(source: PromptSource, index: int, mix_seed: int, tokenizer: A
     Raises InputError when the dataset has too few rows that fit its rule.
     """
     rule = DATASETS[source.dataset]
-    rows: Iterable[Row]
-    if source.path is not None:
-        rows = load_rows(source.path)
-    elif rule.hub is not None:
-        rows = hub_rows(rule.hub, rule.name, rule.split)
-    else:
-        raise InputError(f"dataset {source.dataset} has no place on the hub; give a path")
+    rows = rows_of(source.dataset, source.path, rule.hub, rule.name, rule.split)
     rows = itertools.islice(rows, source.skip_rows, rule.first_rows)
     texts = (rule.prompt(row) for row in rows) if rule.prompt else _starts(source, rows, tokenizer)
     found = list(dict.fromkeys(text for text in texts if text and text.strip()))

@@ -111,6 +111,15 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def rows_of(dataset: str, path: Path | None, hub: str | None, name: str | None, split: str) -> Iterable[Row]:
+    """The rows of a named dataset: from `path` where one is given, else from the hub."""
+    if path is not None:
+        return load_rows(path)
+    if hub is None:
+        raise InputError(f"dataset {dataset} has no place on the hub; give a path")
+    return hub_rows(hub, name, split)
+
+
 def column(row: Row, *names: str, where: str) -> str:
     """The first of the columns `names` that the row has, as text; InputError names what was looked for."""
     for name in names:

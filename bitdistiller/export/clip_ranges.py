@@ -7,18 +7,9 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from bitdistiller.calibration.ranges import clip_file, clip_weight
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
-
-CLIP = "clip.safetensors"
-
-
-def clip_file(path: Path) -> Path:
-    """The file of clip ranges: `path` itself, or the one in the output directory of the stage clip."""
-    file = Path(path) / CLIP if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; accepted: the output of the stage clip")
-    return file
 
 
 class ClipRanges:
@@ -41,7 +32,7 @@ class ClipRanges:
         if f"{layer}.max" not in self._names:
             return weight
         high, low = (self._tensors.get_tensor(f"{layer}.{end}") for end in ("max", "min"))
-        return weight.view(*high.shape[:2], -1).clamp(low, high).view_as(weight)
+        return clip_weight(weight, high, low)
 
     def _check(self, name: str, shape: tuple[int, int] | None, group_size: int) -> None:
         if shape is None:

@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bitdistiller.calibration.ranges import clip_file
 from bitdistiller.config import ExportRecipe
 from bitdistiller.export.checkpoint import write_checkpoint
-from bitdistiller.export.clip_ranges import clip_file
 from bitdistiller.export.files import ShardWriter
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.masters import Masters
