@@ -63,11 +63,11 @@ class DemoTeacherRecipe(Section):
     """Size of the byte-level BPE vocabulary."""
     context: PositiveInt = 128
     """Longest sequence in tokens."""
-    documents: PositiveInt = 12000
+    documents: PositiveInt = 10000
     """Training documents per track."""
-    steps: PositiveInt = 1000
+    steps: PositiveInt = 1800
     """Optimizer steps."""
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = 8
     """Sequences per optimizer step."""
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shutil
 from pathlib import Path
@@ -52,9 +53,9 @@ def newest_whole(root: Path) -> Path | None:
 
 
 def evaluation_losses(checkpoint: Path) -> dict[int, float]:
-    """Evaluation loss by optimizer step, as far as `checkpoint` knows."""
+    """Evaluation loss by optimizer step, as far as `checkpoint` knows; those that are not finite are left out."""
     history = read_json(checkpoint / STATE)["log_history"]
-    return {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    return {entry["step"]: entry["eval_loss"] for entry in history if math.isfinite(entry.get("eval_loss", math.nan))}
 
 
 def best_step(checkpoint: Path) -> int:
@@ -63,6 +64,16 @@ def best_step(checkpoint: Path) -> int:
     return (
         min(losses, key=lambda step: (losses[step], step)) if losses else read_json(checkpoint / STATE)["global_step"]
     )
+
+
+def best_whole(root: Path, newest: Path) -> Path:
+    """The checkpoint with the lowest evaluation loss known to `newest`, among those that are left and undamaged."""
+    losses, found = evaluation_losses(newest), steps(root)
+    for step in sorted(losses.keys() & found.keys(), key=lambda step: (losses[step], step)):
+        if is_whole(found[step]):
+            return found[step]
+        logger.warning("checkpoint of step %d is damaged; taking the next best", step)
+    return newest
 
 
 def prune(root: Path, keep: int) -> None:

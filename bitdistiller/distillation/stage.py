@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Printe
 
 from bitdistiller.calibration import apply_clip, load_clip
 from bitdistiller.config import TrainRecipe
+from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.stage import MIX
 from bitdistiller.data.tokenising import encode_records, vocabulary_digest
 from bitdistiller.distillation import checkpoints
@@ -46,12 +47,16 @@ def run(
     """Distil `teacher` (default: the model itself) into the quantised `model` on the mix; resumes from checkpoints."""
     teacher = teacher or model
     inputs = {"model": model, "teacher": teacher, "mix": mix} | ({"clip": clip} if clip else {})
+    for directory in dict.fromkeys((model, teacher)):
+        check_layout(directory)
     tokenizer = AutoTokenizer.from_pretrained(model)
     check_vocabularies(tokenizer, model, teacher, mix)
     with open_stage(
         "train", version=1, recipe=recipe, inputs=inputs, output=output, work=work, time_budget=time_budget
     ) as stage:
-        verify(mix)
+        for finished in (mix, clip):
+            if finished is not None and finished.is_dir():
+                verify(finished)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         sequences = encode_records(tokenizer, read_json_lines(mix / MIX), recipe.training.max_length)
         trainer = _trainer(recipe, stage, model, teacher, clip, sequences, partial(collate, pad=pad))
@@ -67,7 +72,7 @@ def check_vocabularies(tokenizer: Any, model: Path, teacher: Path, mix: Path) ->
         raise InputError(f"train: the vocabularies of student {model} and teacher {teacher} differ; take models of one")
     if not (mix / DIGEST).exists():
         raise InputError(f"train: {mix / DIGEST} is missing; --mix takes the output directory of the stage mix")
-    if read_json(mix / DIGEST)["counts"]["vocabulary"] != own:
+    if read_json(mix / DIGEST)["counts"].get("vocabulary") != own:
         raise InputError(f"train: the mix {mix} was written with another vocabulary than that of {model}")
 
 
@@ -82,6 +87,7 @@ def _trainer(
 ) -> DistillationTrainer:
     training = recipe.training
     train, held_out = split(sequences, training.evaluation_fraction)
+    student = _student(recipe, model, clip)
     frozen = AutoModelForCausalLM.from_pretrained(teacher, dtype=getattr(torch, training.precision))
     settings = arguments(training, stage.work, optimizer_steps(training, len(train)), evaluates=bool(held_out))
     gamma = _gamma(recipe, stage, frozen.to(settings.device), train, collator)
@@ -89,7 +95,7 @@ def _trainer(
         training=training,
         teacher=frozen,
         gamma=gamma["gamma"],
-        model=_student(recipe, model, clip),
+        model=student,
         args=settings,
         train_dataset=Sequences(train),
         eval_dataset=Sequences(held_out) if held_out else None,
@@ -106,7 +112,7 @@ def _student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
     quantization = recipe.quantization
     number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
     if recipe.training.gradient_checkpointing:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
+        student.activation_checkpointing_enable({"use_reentrant": False})
     quantize_linears(student, number_format, quantization.group_size, scale_grad=recipe.training.scale_grad)
     return student
 
@@ -140,7 +146,8 @@ def _train(recipe: TrainRecipe, stage: Stage, trainer: DistillationTrainer) -> N
         keep = recipe.training.keep_checkpoints
         lifecycle = Lifecycle(stage, bar, stage.work, keep, read_json(stage.work / GAMMA))
         trainer.add_callback(lifecycle)
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        if done < trainer.args.max_steps:
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if lifecycle.stopped:
         raise stage.deadline.reached()
 
@@ -148,8 +155,8 @@ def _train(recipe: TrainRecipe, stage: Stage, trainer: DistillationTrainer) -> N
 def _finish(recipe: TrainRecipe, stage: Stage, trainer: DistillationTrainer, tokenizer: Any) -> None:
     last = checkpoints.newest_whole(stage.work)
     assert last is not None
-    step = checkpoints.best_step(last)
-    best = checkpoints.steps(stage.work)[step]
+    best = checkpoints.best_whole(stage.work, last)
+    step = read_json(best / checkpoints.STATE)["global_step"]
     student = stage.output_directory(STUDENT)
     for path in sorted(best.iterdir()):
         if path.name in ("config.json", "generation_config.json") or path.name.startswith("model"):
@@ -157,11 +164,12 @@ def _finish(recipe: TrainRecipe, stage: Stage, trainer: DistillationTrainer, tok
     tokenizer.save_pretrained(student)
     write_json(student / "bitdistiller.json", recipe.quantization.model_dump(mode="json"))
     shutil.copyfile(stage.work / GAMMA, stage.output_file(GAMMA))
-    history = [_event(entry) for entry in read_json(last / checkpoints.STATE)["log_history"]]
+    end = read_json(last / checkpoints.STATE)
+    history = [_event(entry) for entry in end["log_history"]]
     with stage.output_file("history.jsonl").open("w", encoding="utf-8") as handle:
         handle.writelines(json_line(event) for event in history if event)
     losses = checkpoints.evaluation_losses(last)
-    counts = {"best_step": step, "steps": trainer.state.global_step, "evaluation_loss": losses.get(step)}
+    counts = {"best_step": step, "steps": end["global_step"], "evaluation_loss": losses.get(step)}
     stage.finish(counts=counts, details={"tokens_this_attempt": trainer.tokens_seen})
 
 

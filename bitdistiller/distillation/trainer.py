@@ -14,7 +14,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from bitdistiller.config import Training
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.losses import get_loss
-from bitdistiller.distillation.losses.base import IGNORE
 from bitdistiller.stages import Stage
 from bitdistiller.stages.files import write_json
 from bitdistiller.stages.progress import Progress
@@ -37,8 +36,8 @@ class DistillationTrainer(Trainer):
     """
     Trains a fake-quantised student on the logits of a frozen teacher, which enters no checkpoint.
 
-    A step's loss is the loss of its whole batch: every micro-batch is weighted by its share of the step's sequences
-    (`sequence_sum`) or tokens (`token_mean`), so that the gradient does not depend on the micro-batch size.
+    A step's loss is the loss of its whole batch: every micro-batch is weighted by its share of what the loss divides by
+    (sequences or tokens), so that the gradient does not depend on the micro-batch size.
     """
 
     loss_is_scaled_for_ga = True
@@ -61,9 +60,9 @@ class DistillationTrainer(Trainer):
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of one step, with the step's weight in place of the Trainer's count of items."""
+        """The micro-batches of one step, with the step's divisor in place of the Trainer's count of items."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(self._weight(batch) for batch in batches) or None
+        return batches, sum(self._divisor(batch) for batch in batches)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -81,13 +80,11 @@ class DistillationTrainer(Trainer):
             loss = loss * self._share(inputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _weight(self, batch: dict[str, Any]) -> int:
-        if self.training.reduction == "token_mean":
-            return int((batch["labels"] != IGNORE).sum())
-        return len(batch["labels"])
+    def _divisor(self, batch: dict[str, Any]) -> int:
+        return self.loss_function.divisor(batch["labels"], self.training.reduction)
 
-    def _share(self, batch: dict[str, Any], step_weight: int) -> float:
-        return 1.0 if self.training.loss == "tlsd" else self._weight(batch) / step_weight
+    def _share(self, batch: dict[str, Any], step_divisor: int) -> float:
+        return self._divisor(batch) / step_divisor if step_divisor else 1.0
 
 
 class Lifecycle(TrainerCallback):
@@ -101,7 +98,7 @@ class Lifecycle(TrainerCallback):
         """Show progress; save at the last step and when the deadline is due."""
         self.bar.advance(1, self._note(state))
         if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
+            control.should_evaluate, control.should_save = args.eval_strategy != "no", True
         elif self.stage.deadline.is_due():
             self.stopped = control.should_training_stop = control.should_save = True
 

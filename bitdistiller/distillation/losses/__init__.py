@@ -13,12 +13,12 @@ from bitdistiller.distillation.losses.base import Loss
 from bitdistiller.errors import InputError
 
 LOSSES: dict[str, Loss] = {
-    "cakld": cakld.loss,
-    "forward": forward.loss,
-    "reverse": reverse.loss,
-    "jsd": jsd.loss,
-    "tlsd": tlsd.loss,
-    "ce": ce.loss,
+    "cakld": Loss(cakld.loss),
+    "forward": Loss(forward.loss),
+    "reverse": Loss(reverse.loss),
+    "jsd": Loss(jsd.loss),
+    "tlsd": Loss(tlsd.loss, tlsd.divisor),
+    "ce": Loss(ce.loss, ce.divisor),
 }
 
 

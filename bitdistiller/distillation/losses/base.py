@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -11,7 +13,7 @@ IGNORE = -100
 Reduction = Literal["sequence_sum", "token_mean"]
 
 
-class Loss(Protocol):
+class LossFunction(Protocol):
     """The call every loss offers."""
 
     def __call__(
@@ -25,6 +27,36 @@ class Loss(Protocol):
     ) -> torch.Tensor:
         """A scalar; see the package docstring for shapes."""
         ...
+
+
+def positions(labels: torch.Tensor, reduction: Reduction) -> int:
+    """What `reduce` divides by when every label that is not ignored counts: these labels, or the sequences."""
+    return len(labels) if reduction == "sequence_sum" else int((labels != IGNORE).sum())
+
+
+@dataclass(frozen=True)
+class Loss:
+    """
+    A loss that is called like its function.
+
+    `divisor(labels, reduction)` is what the function divides its sum by, so that the losses of parts of a batch can be
+    joined to that of the whole; 0 stands for a loss that divides by nothing.
+    """
+
+    function: LossFunction
+    divisor: Callable[[torch.Tensor, Reduction], int] = positions
+
+    def __call__(
+        self,
+        student_logits: torch.Tensor,
+        teacher_logits: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        gamma: float = 0.5,
+        reduction: Reduction = "sequence_sum",
+    ) -> torch.Tensor:
+        """A scalar; see the package docstring for shapes."""
+        return self.function(student_logits, teacher_logits, labels, gamma=gamma, reduction=reduction)
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bitdistiller.distillation.losses.base import IGNORE, Reduction, log_probabilities, reduce
+from bitdistiller.distillation.losses.base import IGNORE, Reduction, log_probabilities, positions, reduce
 
 
 def loss(
@@ -20,3 +20,8 @@ def loss(
     keep = targets != IGNORE
     chosen = log_probabilities(student_logits[:, :-1][keep]).gather(-1, targets[keep].unsqueeze(-1))
     return reduce(-chosen.squeeze(-1), len(labels), reduction)
+
+
+def divisor(labels: torch.Tensor, reduction: Reduction) -> int:
+    """The first label of a sequence is nobody's target."""
+    return positions(labels[:, 1:], reduction)

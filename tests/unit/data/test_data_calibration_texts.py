@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitdistiller.config import Calibration
-from bitdistiller.data import calibration_texts as room
+from bitdistiller.data import rows as room
 from bitdistiller.data.calibration_texts import TEXTS, calibration_texts
 from bitdistiller.errors import InputError
 
@@ -51,5 +51,5 @@ def test_refusals_are_one_line(texts):
         texts("text", [{"text": ""}])
     with pytest.raises(InputError, match="gsm8k: a row lacks the column question; it has text"):
         texts("gsm8k", [{"text": "x"}])
-    with pytest.raises(InputError, match="'demo' need a path"):
+    with pytest.raises(InputError, match="dataset demo has no place on the hub; give a path"):
         calibration_texts(Calibration(texts="demo"))

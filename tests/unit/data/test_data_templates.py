@@ -3,7 +3,7 @@
 import pytest
 
 from bitdistiller.config import PromptSource
-from bitdistiller.data import prompts
+from bitdistiller.data import prompts, rows
 from bitdistiller.data.templates import DATASETS, instruction_prompt, math_prompt
 from bitdistiller.errors import InputError
 
@@ -63,7 +63,7 @@ def test_a_row_without_the_column_is_one_line(dataset):
 @pytest.mark.parametrize("dataset", ["wikitext", "redpajama"])
 def test_starts_of_texts_longer_than_512_characters(dataset, monkeypatch):
     texts = ["a" * 512, "b" * 513, "c" * 127 + "d" * 600]
-    monkeypatch.setattr(prompts, "hub_rows", lambda *_: [{"text": text} for text in texts])
+    monkeypatch.setattr(rows, "hub_rows", lambda *_: [{"text": text} for text in texts])
     found = prompts.source_prompts(PromptSource(dataset=dataset, samples=1), 0, 42, None)
     assert {prompt.text for prompt in found} == {"b" * 128, "c" * 127 + "d"}
 
@@ -87,8 +87,8 @@ def test_where_a_dataset_is(dataset):
 
 
 def test_openorca_takes_the_first_20000_rows(monkeypatch):
-    rows = ({"question": f"q{n}"} for n in range(20005))
-    monkeypatch.setattr(prompts, "hub_rows", lambda *_: rows)
+    questions = ({"question": f"q{n}"} for n in range(20005))
+    monkeypatch.setattr(rows, "hub_rows", lambda *_: questions)
     source = PromptSource(dataset="openorca-solar", samples=1, prompts=20000)
     assert len(prompts.source_prompts(source, 0, 42, None)) == 20000
-    assert next(rows) == {"question": "q20000"}
+    assert next(questions) == {"question": "q20000"}

@@ -124,7 +124,7 @@ def test_a_foreign_heartbeat_that_moves_is_waited_for(tmp_path, foreign):
     thread.start()
     try:
         with pytest.raises(LockHeld, match="process 1 on elsewhere, job 4711"):
-            acquire(tmp_path, wait=1.5, stale=0.6)
+            acquire(tmp_path, wait=2.5, stale=1.2)
     finally:
         stop.set()
         thread.join()

@@ -1,0 +1,52 @@
+"""A mix for the tiny model of tiny.py, and a recipe to train it with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from helpers.tiny import SENTENCES, make_tokenizer
+
+from bitdistiller.config import TrainRecipe
+from bitdistiller.data.tokenising import vocabulary_digest
+from bitdistiller.stages import open_stage
+from bitdistiller.stages.files import json_line
+
+SAMPLES = 40
+STEPS = 18
+
+
+def write_mix(output: Path, samples: int = SAMPLES, vocabulary: str | None = None) -> Path:
+    """The output directory of a stage `mix`, with completions of several lengths."""
+    tokenizer, pick = make_tokenizer(), random.Random(5)
+    with open_stage("mix", version=1, recipe={"samples": samples}, inputs={}, output=output) as stage:
+        lines = []
+        for n in range(samples):
+            words = pick.choice(SENTENCES).split()
+            cut = pick.randint(1, len(words) - 2)
+            prompt, completion = " ".join(words[:cut]), " " + " ".join(words[cut:])
+            ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
+            reason = "eos" if n % 3 else "length"
+            lines.append({"id": f"text-0-{n}", "dataset": "text", "prompt": prompt, "completion": completion})
+            lines[-1] |= {"completion_ids": ids, "finish_reason": reason}
+        stage.output_file("mix.jsonl").write_text("".join(map(json_line, lines)))
+        stage.finish(counts={"vocabulary": vocabulary or vocabulary_digest(tokenizer), "samples": samples})
+    return output
+
+
+def make_recipe(quantization: dict | None = None, **training) -> TrainRecipe:
+    """18 steps of 4 sequences, an evaluation every 4: two epochs and a bit."""
+    settings = {
+        "learning_rate": 2e-3,
+        "max_steps": STEPS,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "max_length": 32,
+        "evaluate_every": 4,
+        "gradient_checkpointing": False,
+        "precision": "float32",
+        "reduction": "token_mean",
+    }
+    return TrainRecipe(
+        quantization={"format": "int2", "group_size": 32, **(quantization or {})}, training={**settings, **training}
+    )
