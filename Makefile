@@ -27,7 +27,7 @@ demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	bitdistiller show
 
 test: $(READY) ## run the tests that need neither GPU nor SLURM
-	pytest -m "not slow and not gpu and not slurm" $(PYTEST_OPTIONS)
+	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm" $(PYTEST_OPTIONS)
 
 test-slow: $(READY) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)

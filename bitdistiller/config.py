@@ -103,7 +103,7 @@ class Model(Section):
 
 
 class PromptSource(Section):
-    """Prompts of one dataset (spec 3)."""
+    """Prompts of one dataset (docs/method.md 3)."""
 
     dataset: PromptDataset
     """Which dataset's rule makes the prompt; `text` takes the start of local documents, `prompts` takes them whole."""
@@ -137,7 +137,7 @@ class PromptSource(Section):
 
 
 class Generation(Section):
-    """How the teacher completes prompts (spec 3)."""
+    """How the teacher completes prompts (docs/method.md 3)."""
 
     temperature: Annotated[float, Field(ge=0.0)] = 0.7
     """0 is greedy decoding."""
@@ -168,7 +168,7 @@ class Mix(Section):
 
 
 class Calibration(Section):
-    """Calibration text of the clip search (spec 2)."""
+    """Calibration text of the clip search (docs/method.md 2)."""
 
     texts: CalibrationDataset
     """`text` is a local file given by `path`."""
@@ -214,7 +214,7 @@ class ClipRecipe(Section):
 
 
 class Training(Section):
-    """Distillation (spec 4). The defaults are the paper's for general models."""
+    """Distillation (docs/method.md 4). The defaults are the paper's for general models."""
 
     loss: Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"] = "cakld"
     gamma: Literal["paper", "reference"] | Fraction = "paper"
@@ -301,7 +301,7 @@ class Evaluated(Section):
 
 
 class PerplexityEvaluation(Evaluated):
-    """Perplexity in chunks (spec 5)."""
+    """Perplexity in chunks (docs/method.md 5)."""
 
     kind: Literal["perplexity"]
     dataset: PerplexityDataset

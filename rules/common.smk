@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
@@ -67,7 +68,7 @@ def model_origin(wildcards):
     """Options of `fetch` for one model."""
     model = experiment.models[wildcards.model]
     if model.path:
-        return f"--path {model.path}"
+        return f"--path {quote(str(model.path))}"
     return f"--hub {model.hub}" + (
         f" --revision {model.revision}" if model.revision else ""
     )

@@ -1,4 +1,4 @@
-"""The stage `clip`: clip ranges of every layer, block by block (spec 2)."""
+"""The stage `clip`: clip ranges of every layer, block by block (docs/method.md 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration tokens: texts joined and cut into sequences of one length (spec 2)."""
+"""Calibration tokens: texts joined and cut into sequences of one length (docs/method.md 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration texts of the clip search (spec 2)."""
+"""Calibration texts of the clip search (docs/method.md 2)."""
 
 from __future__ import annotations
 

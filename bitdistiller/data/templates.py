@@ -1,4 +1,4 @@
-"""Prompt templates of the published recipes (spec 3), one function per dataset: row in, prompt or None out."""
+"""Prompt templates of the published recipes (docs/method.md 3), one function per dataset: row to prompt or None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CAKLD's gamma: the teacher's confidence, computed once and stored (spec 4)."""
+"""CAKLD's gamma: the teacher's confidence, computed once and stored (docs/method.md 4)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Sequences(Dataset):
 
 
 def split(sequences: list[Sequence], fraction: float) -> tuple[list[Sequence], list[Sequence]]:
-    """The training part and the evaluation part, which is the first `fraction` of the mix (spec 4)."""
+    """The training part and the evaluation part, which is the first `fraction` of the mix (docs/method.md 4)."""
     held_out = round(len(sequences) * fraction)
     if held_out == len(sequences):
         raise InputError(
@@ -39,7 +39,7 @@ def collate(sequences: list[Sequence], pad: int) -> dict[str, Any]:
     """
     A right-padded batch: input_ids, attention_mask, labels (batch, longest) int64; labels are -100 on padding.
 
-    Prompt tokens count as targets (spec 4). `completion` (bool) marks the labels the teacher wrote itself.
+    Prompt tokens count as targets (docs/method.md 4). `completion` (bool) marks the labels the teacher wrote itself.
     """
     width = max(len(sequence.input_ids) for sequence in sequences)
     shape = (len(sequences), width)

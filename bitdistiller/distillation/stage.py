@@ -20,6 +20,7 @@ from bitdistiller.data.tokenising import encode_records, vocabulary_digest
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.confidence import paper_gamma, reference_gamma
 from bitdistiller.distillation.dataset import Sequences, collate, split
+from bitdistiller.distillation.losses import get_loss
 from bitdistiller.distillation.trainer import DistillationTrainer, Lifecycle, arguments, optimizer_steps
 from bitdistiller.errors import InputError
 from bitdistiller.formats import get_format
@@ -112,7 +113,8 @@ def _student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
     quantization = recipe.quantization
     number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
     if recipe.training.gradient_checkpointing:
-        student.activation_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     quantize_linears(student, number_format, quantization.group_size, scale_grad=recipe.training.scale_grad)
     return student
 
@@ -122,7 +124,9 @@ def _gamma(recipe: TrainRecipe, stage: Stage, teacher: Any, train: list[Any], co
     if path.exists():
         return read_json(path)
     value: dict[str, Any] = {"gamma": training.gamma, "definition": "fixed"}
-    if isinstance(training.gamma, str):
+    if not get_loss(training.loss).needs_gamma:
+        value = {"gamma": 0.5, "definition": f"not used by the loss {training.loss}"}
+    elif isinstance(training.gamma, str):
         teacher.eval()
         chosen = train[: training.gamma_samples]
         batches = DataLoader(Sequences(chosen), training.micro_batch_size, collate_fn=collator)

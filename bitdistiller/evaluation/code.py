@@ -1,4 +1,4 @@
-"""Generated functions, run with their tests in the sandbox: pass@1 (spec 5)."""
+"""Generated functions, run with their tests in the sandbox: pass@1 (docs/method.md 5)."""
 
 from __future__ import annotations
 

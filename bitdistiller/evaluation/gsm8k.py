@@ -1,4 +1,4 @@
-"""Word problems: exact match of the number after "The answer is: " (spec 5)."""
+"""Word problems: exact match of the number after "The answer is: " (docs/method.md 5)."""
 
 from __future__ import annotations
 

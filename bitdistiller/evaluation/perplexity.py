@@ -1,4 +1,4 @@
-"""Perplexity in chunks of equal length (spec 5)."""
+"""Perplexity in chunks of equal length (docs/method.md 5)."""
 
 from __future__ import annotations
 

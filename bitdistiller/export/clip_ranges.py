@@ -1,4 +1,4 @@
-"""Clip ranges (spec 2) applied to one weight at a time."""
+"""Clip ranges (docs/method.md 2) applied to one weight at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clip search on stored tokens, one group at a time, as spec 2 reads."""
+"""The clip search on stored tokens, one group at a time, as docs/method.md 2 reads."""
 
 import torch
 from reference.formats import integer, normal_float_3

@@ -14,7 +14,7 @@ def straight_through(x, replacement):
 
 
 def integer(weight, bits, group_size, scale_grad=True, reference_range=False, scale_dtype=None):
-    """INTb asymmetric, spec 1; differentiable."""
+    """INTb asymmetric, docs/method.md 1; differentiable."""
     levels = 2**bits - 1
     w = weight.reshape(weight.shape[0], -1, group_size)
     high, low = w.amax(-1, keepdim=True), w.amin(-1, keepdim=True)
@@ -32,7 +32,7 @@ def integer(weight, bits, group_size, scale_grad=True, reference_range=False, sc
 
 
 def normal_float_3(weight, group_size, scale_grad=True, scale_dtype=None):
-    """NF3 asymmetric, spec 1; differentiable."""
+    """NF3 asymmetric, docs/method.md 1; differentiable."""
     w = weight.reshape(weight.shape[0], -1, group_size)
     positive = _side(w, w.amax(-1, keepdim=True), NF3_POSITIVE, NF3_POSITIVE_BOUNDARIES, scale_grad, scale_dtype)
     negative = _side(w, w.amin(-1, keepdim=True), NF3_NEGATIVE, NF3_NEGATIVE_BOUNDARIES, scale_grad, scale_dtype)

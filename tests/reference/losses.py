@@ -1,4 +1,4 @@
-"""The losses of spec 4 as loops over positions and tokens, in Python's floats."""
+"""The losses of docs/method.md 4 as loops over positions and tokens, in Python's floats."""
 
 from __future__ import annotations
 

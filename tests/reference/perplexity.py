@@ -1,4 +1,4 @@
-"""Perplexity as spec 5 defines it, one chunk and one token at a time."""
+"""Perplexity as docs/method.md 5 defines it, one chunk and one token at a time."""
 
 import math
 

@@ -1,5 +1,5 @@
 """
-Distillation losses (spec 4), one file each, and their registry.
+Distillation losses (docs/method.md 4), one file each, and their registry.
 
 Every loss is called as `loss(student_logits, teacher_logits, labels, gamma=..., reduction=...)` with logits
 (batch, sequence, vocabulary) of any float dtype and labels (batch, sequence) int64, -100 where a position is ignored.
@@ -13,10 +13,10 @@ from bitdistiller.distillation.losses.base import Loss
 from bitdistiller.errors import InputError
 
 LOSSES: dict[str, Loss] = {
-    "cakld": Loss(cakld.loss),
+    "cakld": Loss(cakld.loss, needs_gamma=True),
     "forward": Loss(forward.loss),
     "reverse": Loss(reverse.loss),
-    "jsd": Loss(jsd.loss),
+    "jsd": Loss(jsd.loss, needs_gamma=True),
     "tlsd": Loss(tlsd.loss, tlsd.divisor),
     "ce": Loss(ce.loss, ce.divisor),
 }

@@ -40,11 +40,12 @@ class Loss:
     A loss that is called like its function.
 
     `divisor(labels, reduction)` is what the function divides its sum by, so that the losses of parts of a batch can be
-    joined to that of the whole; 0 stands for a loss that divides by nothing.
+    joined to that of the whole; 0 stands for a loss that divides by nothing. `needs_gamma`: the value of gamma matters.
     """
 
     function: LossFunction
     divisor: Callable[[torch.Tensor, Reduction], int] = positions
+    needs_gamma: bool = False
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Token-scaled logit distillation (spec 4): soft cross-entropy, weighted by how hard the teacher finds each label."""
+"""Token-scaled logit distillation: soft cross-entropy, weighted by how hard the teacher finds each label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration texts (spec 2): templates, order, what is refused."""
+"""Calibration texts (docs/method.md 2): templates, order, what is refused."""
 
 import json
 

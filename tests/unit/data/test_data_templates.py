@@ -1,4 +1,4 @@
-"""Every dataset's exact prompt (spec 3)."""
+"""Every dataset's exact prompt (docs/method.md 3)."""
 
 import pytest
 

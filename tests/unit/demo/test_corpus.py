@@ -1,0 +1,120 @@
+"""The generated corpus: the same on every call, its splits disjoint, its answers right, its code executable."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from bitdistiller.demo.corpus import PROBLEM_TRACKS, SPLITS, TRACKS, documents, full_text, split_of
+from bitdistiller.errors import InputError
+
+EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)\. The answer is: (\d+)")
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_documents_are_a_function_of_the_seed_and_grow_by_appending(track: str) -> None:
+    many = documents(track, "train", seed=3, count=300)
+    assert many[:120] == documents(track, "train", seed=3, count=120)
+    assert many != documents(track, "train", seed=4, count=300)
+    assert len({item["id"] for item in many}) == 300
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_splits_are_disjoint_whatever_the_seeds_and_hold_no_duplicates(track: str) -> None:
+    texts = {
+        split: [full_text(item) for item in documents(track, split, seed, 600)] for seed, split in enumerate(SPLITS)
+    }
+    assert all(len(set(found)) == 600 for found in texts.values())
+    assert sum(len(set(found)) for found in texts.values()) == len(set().union(*texts.values()))
+
+
+def test_no_test_operands_occur_in_training() -> None:
+    def operands(split: str, count: int) -> set[tuple[frozenset[int], str]]:
+        found = (EQUATION.search(item["completion"]) for item in documents("demo-math", split, 1, count))
+        return {(frozenset((int(m[1]), int(m[3]))), m[2]) for m in found if m}
+
+    assert not operands("train", 5000) & operands("test", 500)
+
+
+def test_no_test_operation_with_its_constants_occurs_in_training() -> None:
+    def bodies(split: str, count: int) -> set[tuple[str, ...]]:
+        items = documents("demo-code", split, 1, count)
+        return {(re.sub(r"\w+\(\w+\)", "f", item["prompt"]), item["completion"]) for item in items}
+
+    assert not bodies("train", 5000) & bodies("test", 400)
+
+
+def test_arithmetic_is_right_and_ends_in_the_answer() -> None:
+    for item in documents("demo-math", "test", 5, 300):
+        match = EQUATION.fullmatch(item["completion"])
+        assert match
+        a, b, result = int(match[1]), int(match[3]), int(match[4])
+        assert result == (a + b if match[2] == "+" else a - b)
+        assert item["answer"] == match[4] == match[5]
+        assert {match[1], match[3]} <= set(re.findall(r"\d+", item["prompt"]))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_reference_completions_pass_their_tests(split: str) -> None:
+    for item in documents("demo-code", split, 5, 400):
+        assert run_test(item, item["completion"])
+
+
+def test_tests_fail_for_another_constant_and_another_comparison() -> None:
+    changed = 0
+    for item in documents("demo-code", "test", 5, 300):
+        for wrong in (re.sub(r"(\d+)(?!.*\d)", lambda m: str(int(m[1]) + 1), item["completion"], count=1),):
+            if wrong != item["completion"] and "total += 1" not in wrong:
+                assert not run_test(item, wrong), (item, wrong)
+                changed += 1
+        for one, other in ((" > ", " < "), (" < ", " > ")):
+            if one in item["completion"]:
+                assert not run_test(item, item["completion"].replace(one, other))
+    assert changed > 200
+
+
+def run_test(item: dict[str, str], completion: str) -> bool:
+    program = item["prompt"] + completion + "\n" + item["test"]
+    ast.parse(program)
+    names: dict[str, object] = {}
+    exec(program, names)
+    try:
+        names["check"](names[item["entry_point"]])
+    except AssertionError:
+        return False
+    return True
+
+
+def test_items_carry_what_the_stages_read() -> None:
+    assert set(documents("demo-text", "test", count=1)[0]) == {"id", "dataset", "text"}
+    assert set(documents("demo-math", "test", count=1)[0]) == {"id", "dataset", "prompt", "completion", "answer"}
+    assert set(documents("demo-code", "test", count=1)[0]) == {
+        "id", "dataset", "prompt", "completion", "test", "entry_point",
+    }  # fmt: skip
+    for track in PROBLEM_TRACKS:
+        assert all(item["prompt"].endswith("\n") for item in documents(track, "train", count=50))
+
+
+def test_a_story_keeps_its_cast() -> None:
+    for item in documents("demo-text", "train", count=200):
+        text = item["text"]
+        assert "{" not in text
+        assert "  " not in text
+        assert len(text) > 250
+
+
+def test_split_sizes() -> None:
+    owners = [split_of(str(index)) for index in range(5000)]
+    assert 0.08 < owners.count("test") / 5000 < 0.12
+    assert 0.08 < owners.count("validation") / 5000 < 0.12
+
+
+def test_bad_requests_name_what_is_accepted() -> None:
+    with pytest.raises(InputError, match="demo-math"):
+        documents("demo-poems", "train")
+    with pytest.raises(InputError, match="validation"):
+        documents("demo-math", "dev")
+    with pytest.raises(InputError, match="asked for"):
+        documents("demo-code", "test", count=200_000)
