@@ -1,4 +1,4 @@
-"""Losses: the golden values, naive doubles, gradients by finite differences, masks and precision.
+"""Losses: the golden values, naive doubles, gradients by finite differences, masks and precision."""
 
 import math
 
