@@ -27,7 +27,8 @@ def documents(track: str, split: str, seed: int = 42, count: int = 100) -> list[
         raise InputError(f"split: '{split}' is not a split of {track}, accepted: {', '.join(SPLITS)}")
     stream = _unique(track, split, random.Random(f"{track} {split} {seed}"))
     found = [
-        {"id": f"{track}-{split}-{index}", "dataset": track} | document for index, document in zip(range(count), stream)
+        {"id": f"{track}-{split}-{index}", "dataset": track} | document
+        for index, document in zip(range(count), stream, strict=False)
     ]
     if len(found) < count:
         raise InputError(f"samples: {track} has about {len(found)} {split} documents, {count} were asked for")

@@ -65,7 +65,9 @@ def prepare(recipe: DemoTeacherRecipe) -> tuple[PreTrainedTokenizerFast, Rows]:
     tokenizer = train_tokenizer(texts, recipe.vocabulary, recipe.context)
     encoded = [encode_problem(tokenizer, item["prompt"], item["completion"]) for item in problems]
     rows = pack_problems(encoded, recipe.context, tokenizer.pad_token_id, PROMPT_WEIGHT)
-    return tokenizer, rows.join(pack_stories([item["text"] for item in stories], tokenizer, recipe.context, recipe.seed))
+    return tokenizer, rows.join(
+        pack_stories([item["text"] for item in stories], tokenizer, recipe.context, recipe.seed)
+    )
 
 
 def write_corpus(folder: Path, seed: int) -> dict[str, int]:

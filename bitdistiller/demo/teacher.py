@@ -1,8 +1,6 @@
 """The demo teacher: a LLaMA of about a million parameters, trained from nothing in float32."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +24,9 @@ MAX_GRADIENT_NORM = 1.0
 def architecture(recipe: DemoTeacherRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """The LLaMA configuration of a recipe; InputError for heads narrower than 32, which serving engines refuse."""
     if recipe.hidden_size % recipe.heads or recipe.hidden_size // recipe.heads < HEAD_DIM:
-        raise InputError(f"heads: hidden_size {recipe.hidden_size} over {recipe.heads} heads must be at least {HEAD_DIM}")
+        raise InputError(
+            f"heads: hidden_size {recipe.hidden_size} over {recipe.heads} heads must be at least {HEAD_DIM}"
+        )
     if recipe.heads % recipe.kv_heads:
         raise InputError(f"kv_heads: {recipe.kv_heads} does not divide heads {recipe.heads}")
     return LlamaConfig(
