@@ -63,13 +63,13 @@ class DemoTeacherRecipe(Section):
     """Size of the byte-level BPE vocabulary."""
     context: PositiveInt = 128
     """Longest sequence in tokens."""
-    documents: PositiveInt = 10000
+    documents: PositiveInt = 9000
     """Training documents per track."""
-    steps: PositiveInt = 1800
+    steps: PositiveInt = 1400
     """Optimizer steps."""
     batch_size: PositiveInt = 8
     """Sequences per optimizer step."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 2e-3
     """Peak learning rate."""
 
 

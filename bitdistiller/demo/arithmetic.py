@@ -1,4 +1,8 @@
-"""The mathematics track: one-step addition and subtraction word problems with a worked answer."""
+"""
+The mathematics track: one-step word problems whose answer is worked out column by column.
+
+Two-digit numbers, added or subtracted without a carry: what a tiny model learns as a rule, from few digit facts.
+"""
 
 import random
 
@@ -32,8 +36,17 @@ def draw(rng: random.Random) -> tuple[str, dict[str, str]]:
         name=name, friend=friend, things=rng.choice(THINGS), a=a, b=b
     )
     operation, answer = ("+", a + b) if plus else ("-", a - b)
-    completion = f"{a} {operation} {b} = {answer}. The answer is: {answer}"
+    columns = ", ".join(f"{x}{operation}{y}={x + y if plus else x - y}" for x, y in (_ones(a, b), _tens(a, b)))
+    completion = f"{a}{operation}{b}: {columns}. The answer is: {answer}"
     return _key(a, operation, b), {"prompt": f"{question}\n", "completion": completion, "answer": str(answer)}
+
+
+def _ones(a: int, b: int) -> tuple[int, int]:
+    return a % 10, b % 10
+
+
+def _tens(a: int, b: int) -> tuple[int, int]:
+    return a // 10, b // 10
 
 
 def _key(a: int, operation: str, b: int) -> str:

@@ -24,7 +24,8 @@ def small_config() -> dict:
     for source in config["mixes"]["demo"]["sources"]:
         source["samples"] = 8
     config["mixes"]["demo"] |= {"allow_fewer": True, "generation": {"max_new_tokens": 8, "batch_size": 4}}
-    config["trainings"]["demo"] |= {"max_steps": 4, "evaluate_every": 2, "batch_size": 4, "micro_batch_size": 4}
+    for training in config["trainings"].values():
+        training |= {"max_steps": 4, "evaluate_every": 2, "batch_size": 4, "micro_batch_size": 4}
     config["evaluations"]["text"] |= {"max_chunks": 4}
     config["evaluations"]["math"] |= {"max_items": 4, "max_new_tokens": 8}
     config["evaluations"]["code"] |= {"max_items": 4, "max_new_tokens": 8}
