@@ -23,7 +23,7 @@ $(READY): constraints.txt pyproject.toml
 	touch $@
 
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
-	snakemake --cores $(CORES) --quiet host reason
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	bitdistiller show
 
 test: $(READY) ## run the tests that need neither GPU nor SLURM
@@ -33,7 +33,7 @@ test-slow: $(READY) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
-	snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
 	bitdistiller show --config tests/configs/tinystories.yaml
 
 lint: $(READY) ## ruff, snakefmt and snakemake --lint, zero findings

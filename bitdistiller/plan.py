@@ -17,6 +17,7 @@ from bitdistiller.config import (
     ExportRecipe,
     Method,
     Mix,
+    Resources,
     Run,
     TrainRecipe,
 )
@@ -145,6 +146,10 @@ class Plan:
             changes["path"] = self._corpus(model, dataset, "test")
         evaluation = evaluation.model_copy(update=changes)
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
+
+    def table_recipe(self) -> Experiment:
+        """Recipe of `tabulate`: the experiment without the resources of its jobs, which change no number."""
+        return self.experiment.model_copy(update={"resources": Resources()})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:

@@ -179,9 +179,9 @@ def start_panel():
 
 def show_result():
     """Print the results table and where the files are."""
-    from bitdistiller.reporting.terminal import show_results
+    from bitdistiller.reporting.terminal import show_after_run
 
-    show_results(experiment, plan.results)
+    show_after_run(experiment, plan.results)
 
 
 def error_panel():

@@ -43,7 +43,7 @@ rule tabulate:
     conda:
         "../envs/train.yaml"
     params:
-        recipe=as_text(experiment),
+        recipe=as_text(plan.table_recipe()),
         output=plan.tables,
         work=f"work/tables/{experiment.experiment}",
     message:
@@ -61,7 +61,7 @@ rule tables:
     conda:
         "../envs/train.yaml"
     params:
-        recipe=as_text(experiment),
+        recipe=as_text(plan.table_recipe()),
         output=plan.tables,
         work=f"work/tables/{experiment.experiment}",
     message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich import box
@@ -29,6 +30,12 @@ def show_results(experiment: Experiment, results: Path, console: Console | None 
     lines = [Text(f"{label:<7}{tables / name}") for label, name in FILES.items() if (tables / name).is_file()]
     if lines:
         console.print(Text(), *lines, sep="\n", soft_wrap=True)
+
+
+def show_after_run(experiment: Experiment, results: Path) -> None:
+    """What a workflow prints at its end; a caller that prints the table itself sets BITDISTILLER_TABLE=no."""
+    if os.environ.get("BITDISTILLER_TABLE") != "no":
+        show_results(experiment, results)
 
 
 def render(table: Table) -> Group:
