@@ -24,6 +24,7 @@ $(READY): constraints.txt pyproject.toml
 
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
+	snakemake --report results/report.html --quiet all
 	bitdistiller show
 
 test: $(READY) ## run the tests that need neither GPU nor SLURM

@@ -19,7 +19,12 @@ from bitdistiller.reporting.tables import Cell, Column, Table
 STATUS = {"pending": "pending", "unavailable": "n/a", "absent": ""}
 
 
-FILES = {"table": "main.html", "plots": "perplexity_vs_bits.svg", "": "training_curves.svg", "data": "main.csv"}
+FILES = (
+    ("table", "main.html"),
+    ("plots", "perplexity_vs_bits.svg"),
+    ("", "training_curves.svg"),
+    ("data", "main.csv"),
+)
 
 
 def show_results(experiment: Experiment, results: Path, console: Console | None = None) -> None:
@@ -27,7 +32,8 @@ def show_results(experiment: Experiment, results: Path, console: Console | None 
     console = console or Console()
     console.print(render(build_table(experiment, collect(experiment, results))))
     tables = Plan(experiment, Path(results)).tables
-    lines = [Text(f"{label:<7}{tables / name}") for label, name in FILES.items() if (tables / name).is_file()]
+    places = [(label, tables / name) for label, name in FILES] + [("report", Path(results) / "report.html")]
+    lines = [Text(f"{label:<7}{path}") for label, path in places if path.is_file()]
     if lines:
         console.print(Text(), *lines, sep="\n", soft_wrap=True)
 
