@@ -8,7 +8,6 @@ import random
 
 NAMES = ["Tom", "Ben", "Max", "Leo", "Sam", "Jack", "Lily", "Mia", "Anna", "Rosa", "Zoe", "Ella", "Nora", "Ruby"]
 THINGS = ["apples", "books", "coins", "cards", "shells", "stamps", "nuts", "eggs", "cups", "boxes", "flowers", "stones"]
-LARGEST = 99
 
 ADD = [
     "{name} has {a} {things}. {friend} gives {name} {b} more. How many {things} does {name} have now?",
@@ -36,17 +35,11 @@ def draw(rng: random.Random) -> tuple[str, dict[str, str]]:
         name=name, friend=friend, things=rng.choice(THINGS), a=a, b=b
     )
     operation, answer = ("+", a + b) if plus else ("-", a - b)
-    columns = ", ".join(f"{x}{operation}{y}={x + y if plus else x - y}" for x, y in (_ones(a, b), _tens(a, b)))
+    columns = ", ".join(
+        f"{x}{operation}{y}={x + y if plus else x - y}" for x, y in ((a % 10, b % 10), (a // 10, b // 10))
+    )
     completion = f"{a}{operation}{b}: {columns}. The answer is: {answer}"
     return _key(a, operation, b), {"prompt": f"{question}\n", "completion": completion, "answer": str(answer)}
-
-
-def _ones(a: int, b: int) -> tuple[int, int]:
-    return a % 10, b % 10
-
-
-def _tens(a: int, b: int) -> tuple[int, int]:
-    return a // 10, b // 10
 
 
 def _key(a: int, operation: str, b: int) -> str:

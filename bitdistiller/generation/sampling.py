@@ -8,40 +8,49 @@ import numpy as np
 import torch
 
 
-def prompt_uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1), shape (len(seeds), steps), float64: row i comes from `seeds[i]` alone."""
-    rows = [np.random.Generator(np.random.Philox(seed)).random(steps) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
+class PromptNoise:
+    """Random numbers for a batch of prompts: each has its own stream, a number per token of the vocabulary a step."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.streams = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+
+    def step(self, vocabulary: int) -> torch.Tensor:
+        """The next step's standard exponential numbers, positive, shape (len(seeds), vocabulary), float64."""
+        rows = [stream.standard_exponential(vocabulary) for stream in self.streams]
+        return torch.from_numpy(np.stack(rows)).clamp_(min=np.finfo(np.float64).tiny)
 
 
-def sample(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+def sample(logits: torch.Tensor, noise: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:
     """
-    Draw one token per row by inverting the cumulative distribution.
+    Draw one token per row from softmax(logits / temperature): the largest of probability / exponential number.
 
-    logits (batch, vocabulary), any float dtype; uniforms (batch,) float64; returns (batch,) int64. Temperature 0 takes
-    the largest logit. top_p keeps the smallest set of most likely tokens whose probability reaches it.
+    logits (batch, vocabulary), any float dtype; noise of that shape, float64; returns (batch,) int64. Temperature 0
+    takes the largest logit. top_p keeps the smallest set of most likely tokens whose probability reaches it. A draw
+    changes only when the two best tokens are closer than rounding, which inverting the cumulative distribution does
+    not offer: there, an error anywhere in the vocabulary moves every token behind it.
     """
-    if temperature == 0.0:
+    if temperature == 0.0 or noise is None:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    scaled = logits.double() / temperature
     if top_p < 1.0:
-        ordered, indices = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= top_p] = 0.0
-        probabilities = torch.zeros_like(probabilities).scatter(-1, indices, ordered)
-    cumulative = probabilities.cumsum(-1)
-    targets = uniforms.to(cumulative).unsqueeze(-1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+        scaled = _nucleus(scaled, top_p)
+    return (scaled - noise.to(scaled).log()).argmax(-1)
+
+
+def _nucleus(scaled: torch.Tensor, top_p: float) -> torch.Tensor:
+    ordered, indices = torch.softmax(scaled, dim=-1).sort(dim=-1, descending=True, stable=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return scaled.masked_fill(torch.zeros_like(outside).scatter(-1, indices, outside), -torch.inf)
 
 
 class SeededSampler:
-    """A transformers logits processor that leaves exactly one token possible per row: the one `sample` draws."""
+    """A transformers logits processor that leaves exactly one token possible per row; call it once a step, in order."""
 
-    def __init__(self, seeds: Sequence[int], prompt_length: int, steps: int, temperature: float, top_p: float) -> None:
-        self.uniforms = prompt_uniforms(seeds, steps)
-        self.prompt_length = prompt_length
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
+        self.noise = PromptNoise(seeds)
         self.temperature, self.top_p = temperature, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        uniforms = self.uniforms[:, input_ids.shape[1] - self.prompt_length].to(scores.device)
-        chosen = sample(scores, uniforms, self.temperature, self.top_p)
+        noise = self.noise.step(scores.shape[-1]) if self.temperature else None
+        chosen = sample(scores, noise, self.temperature, self.top_p)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen.unsqueeze(-1), 0.0)

@@ -37,7 +37,7 @@ class TransformersEngine:
         if min(room) <= 0:
             raise InputError(f"a prompt of {max(map(len, rows))} tokens leaves no room in a context of {self.context}")
         input_ids, mask = self._left_pad(rows)
-        sampler = SeededSampler(seeds, input_ids.shape[1], max(room), sampling.temperature, sampling.top_p)
+        sampler = SeededSampler(seeds, sampling.temperature, sampling.top_p)
         output = self.model.generate(
             input_ids=input_ids,
             attention_mask=mask,

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 
-def draw(logits: np.ndarray, uniform: float, temperature: float, top_p: float = 1.0) -> int:
-    """The token at which the cumulative probability passes `uniform`, in vocabulary order; float64 throughout."""
+def draw(logits: np.ndarray, noise: np.ndarray, temperature: float, top_p: float = 1.0) -> int:
+    """The token that arrives first when token t arrives after noise[t] / probability[t]; float64 throughout."""
     if temperature == 0:
         return int(np.argmax(logits))
     weights = np.exp((logits - logits.max()) / temperature)
@@ -16,13 +16,7 @@ def draw(logits: np.ndarray, uniform: float, temperature: float, top_p: float = 
             break
         kept.add(token)
         covered += probabilities[token]
-    total = sum(probabilities[token] for token in kept)
-    passed = 0.0
-    for token in sorted(kept):
-        passed += probabilities[token]
-        if passed > uniform * total:
-            return token
-    return max(kept)
+    return min(sorted(kept), key=lambda token: noise[token] / probabilities[token])
 
 
 @torch.no_grad()
@@ -30,11 +24,11 @@ def complete(
     model, prompt_ids: list[int], seed: int, limit: int, temperature: float, end: set[int]
 ) -> tuple[list[int], str]:
     """Token ids after the prompt (the end token left out) and why they stop: "eos" or "length"."""
-    uniforms = np.random.Generator(np.random.Philox(seed)).random(limit)
+    stream = np.random.Generator(np.random.Philox(seed))
     ids = list(prompt_ids)
-    for uniform in uniforms:
+    for _ in range(limit):
         logits = model(torch.tensor([ids])).logits[0, -1].double().numpy()
-        token = draw(logits, uniform, temperature)
+        token = draw(logits, stream.standard_exponential(len(logits)), temperature)
         if token in end:
             return ids[len(prompt_ids) :], "eos"
         ids.append(token)

@@ -12,7 +12,7 @@ from bitdistiller.demo import corpus
 from bitdistiller.demo.corpus import PROBLEM_TRACKS, SPLITS, TRACKS, documents, full_text, split_of
 from bitdistiller.errors import InputError
 
-EQUATION = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)\. The answer is: (\d+)")
+WORKED = re.compile(r"(\d\d)([+-])(\d\d): (\d[+-]\d)=(\d), (\d[+-]\d)=(\d)\. The answer is: (\d\d)")
 
 
 @pytest.mark.parametrize("track", TRACKS)
@@ -34,7 +34,7 @@ def test_splits_are_disjoint_whatever_the_seeds_and_hold_no_duplicates(track: st
 
 def test_no_test_operands_occur_in_training() -> None:
     def operands(split: str, count: int) -> set[tuple[frozenset[int], str]]:
-        found = (EQUATION.search(item["completion"]) for item in documents("demo-math", split, 1, count))
+        found = (WORKED.search(item["completion"]) for item in documents("demo-math", split, 1, count))
         return {(frozenset((int(m[1]), int(m[3]))), m[2]) for m in found if m}
 
     assert not operands("train", 5000) & operands("test", 500)
@@ -50,11 +50,13 @@ def test_no_test_operation_with_its_constants_occurs_in_training() -> None:
 
 def test_arithmetic_is_right_and_ends_in_the_answer() -> None:
     for item in documents("demo-math", "test", 5, 300):
-        match = EQUATION.fullmatch(item["completion"])
+        match = WORKED.fullmatch(item["completion"])
         assert match
-        a, b, result = int(match[1]), int(match[3]), int(match[4])
-        assert result == (a + b if match[2] == "+" else a - b)
-        assert item["answer"] == match[4] == match[5]
+        a, b, answer = int(match[1]), int(match[3]), int(match[8])
+        assert answer == (a + b if match[2] == "+" else a - b) == int(match[7] + match[5])
+        assert item["answer"] == match[8]
+        assert match[4] == f"{a % 10}{match[2]}{b % 10}"
+        assert match[6] == f"{a // 10}{match[2]}{b // 10}"
         assert {match[1], match[3]} <= set(re.findall(r"\d+", item["prompt"]))
 
 
