@@ -16,6 +16,8 @@ from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import collect
 from bitdistiller.reporting.tables import Cell, Column, Table
 
+FILE_WIDTH = 120
+"""Columns where the output is no terminal."""
 STATUS = {"pending": "pending", "unavailable": "n/a", "absent": ""}
 
 
@@ -30,6 +32,8 @@ FILES = (
 def show_results(experiment: Experiment, results: Path, console: Console | None = None) -> None:
     """Print the table of what is finished now, and the paths of those files that `tabulate` has written."""
     console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
     console.print(render(build_table(experiment, collect(experiment, results))))
     tables = Plan(experiment, Path(results)).tables
     places = [(label, tables / name) for label, name in FILES] + [("report", Path(results) / "report.html")]
