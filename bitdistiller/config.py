@@ -184,6 +184,17 @@ class Calibration(Section):
     """Calibration tokens kept, by stride over all (reference: 512); null uses every one."""
     skip: tuple[str, ...] = ("q_", "k_", "query", "key", "Wqkv")
     """Projections whose name contains one of these are not clipped."""
+    shards: PositiveInt = 1
+    """Jobs that the calibration sequences are divided over; their Gram matrices add up."""
+    grid_steps: PositiveInt = 10
+    """Ratios tried for each end of a group, `1 - grid_limit i / grid_steps` for i = 0 .. grid_steps - 1."""
+    grid_limit: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Largest share that may be cut off an end, exclusive."""
+    refinement: NonNegativeInt = 0
+    """Rounds of coordinate descent after the grid (not in the reference); each halves the step."""
+    importance: bool = False
+    """Weight every token's error by the squared gradient of the loss with respect to the layer's output (not in the
+    reference); needs a backward pass through the model."""
     seed: int = 42
 
     @model_validator(mode="after")
@@ -201,6 +212,8 @@ class Quantization(Section):
     """Consecutive input columns that share a scale."""
     scale_dtype: Dtype = "bfloat16"
     """Precision to which scales are rounded, in training and in the packed file alike."""
+    pad: bool = False
+    """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
 
 
 class ClipRecipe(Section):

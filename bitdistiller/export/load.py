@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from bitdistiller.config import ExportRecipe
 from bitdistiller.errors import InputError
 from bitdistiller.export.directory import parse_quantization, quant_method, read_config, student_quantization
-from bitdistiller.export.files import TensorFiles
 from bitdistiller.export.lookup import Lookup
 from bitdistiller.export.masters import Masters
+from bitdistiller.layers import TensorFiles
 
 
 def load_model(

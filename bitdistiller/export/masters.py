@@ -12,9 +12,8 @@ from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.export.clip_ranges import ClipRanges
 from bitdistiller.export.directory import quant_method, read_config, student_quantization
-from bitdistiller.export.files import TensorFiles
 from bitdistiller.formats import get_format, resolve_group_size
-from bitdistiller.layers import quantized_linear_names
+from bitdistiller.layers import TensorFiles, quantized_linear_names
 
 
 class Masters:

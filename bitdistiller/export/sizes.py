@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bitdistiller.export.files import TensorFiles
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.masters import Masters
+from bitdistiller.layers import TensorFiles
 
 
 def measure(masters: Masters, layout: Layout, directory: Path) -> dict[str, Any]:

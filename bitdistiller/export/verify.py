@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from bitdistiller.config import ExportRecipe
-from bitdistiller.export.files import TensorFiles
 from bitdistiller.export.fresh_process import FreshProcess, fingerprints
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.load import from_masters
 from bitdistiller.export.masters import Masters
 from bitdistiller.export.registry import get_layout
+from bitdistiller.layers import TensorFiles
 
 logger = logging.getLogger(__name__)
 

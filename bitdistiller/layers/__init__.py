@@ -1,11 +1,13 @@
-"""Fake-quantised linear layers and the functions that swap them into a model."""
+"""Fake-quantised linear layers, the functions that swap them into a model, and the files their weights lie in."""
 
+from bitdistiller.layers.files import TensorFiles
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.swap import bake_linears, fake_quantized_linears, quantize_linears, restore_linears
 from bitdistiller.layers.walk import block_linears, decoder_blocks, quantized_linear_names
 
 __all__ = [
     "FakeQuantizedLinear",
+    "TensorFiles",
     "bake_linears",
     "block_linears",
     "decoder_blocks",
