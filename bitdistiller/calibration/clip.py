@@ -7,13 +7,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bitdistiller.calibration.candidates import Candidates
 from bitdistiller.calibration.gram import gram_root
 from bitdistiller.errors import InputError
 from bitdistiller.formats import NumberFormat
-from bitdistiller.formats.grid import Ends, group_ends, require_finite
-from bitdistiller.formats.grouping import CPU_CHUNK, DEVICE_CHUNK, Workspace, arithmetic_dtype, split_groups
+from bitdistiller.formats.grid import group_ends, require_finite
+from bitdistiller.formats.grouping import split_groups
+from bitdistiller.kernels.eager import DEVICE_CHUNK, arithmetic_dtype
 
-RATIOS = tuple(1 - step / 20 for step in range(10))
+CPU_BLOCK = 1 << 19
+"""Weights searched at once on a CPU: large enough for tall matrix products, small enough for its cache."""
+
+
+class SearchOptions(NamedTuple):
+    """The candidates: ratios `1 - limit i / steps`, i = 0 .. steps - 1, for each end; the defaults are the paper's.
+
+    `refinement` rounds of coordinate descent follow, not in the paper: each halves the step and moves either end of
+    every group up or down by it where that lowers the error.
+    """
+
+    steps: int = 10
+    limit: float = 0.5
+    refinement: int = 0
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The kept shares of an end that the grid tries, from 1 downwards."""
+        return tuple(1 - self.limit * step / self.steps for step in range(self.steps))
+
+
+PAPER = SearchOptions()
 
 
 class ClipSearch(NamedTuple):
@@ -41,16 +64,22 @@ def search_clip(
 
 @torch.no_grad()
 def search(
-    weight: Tensor, gram: Tensor, number_format: NumberFormat, group_size: int | None, name: str = "weight"
+    weight: Tensor,
+    gram: Tensor,
+    number_format: NumberFormat,
+    group_size: int | None,
+    name: str = "weight",
+    options: SearchOptions = PAPER,
 ) -> ClipSearch:
     """Search the grid `M (1 - i/20)`, `m (1 - j/20)`, i, j = 0..9, for the first strict minimum of `d^T G d`.
 
     `d` is the change of a group of `weight` (out, in) when it is clamped to the pair and quantised, `G` its matrix of
-    `gram` (groups, g, g); `i` runs outside, `j` inside. Arithmetic is float32, or float64 for float64 weights, and
-    working memory a few times one block of weights, however large the layer. Raises InputError, naming the layer
-    `name`, for infinities and NaN, group sizes that do not divide, and Grams of another shape.
+    `gram` (groups, g, g); `i` runs outside, `j` inside. `options` are other grids and what follows them. Arithmetic is
+    float32, or float64 for float64 weights, and working memory a few times one block of weights, however large the
+    layer. Raises InputError, naming the layer `name`, for infinities and NaN, group sizes that do not divide, and
+    Grams of another shape.
     """
-    groups = split_groups(weight, group_size, name)
+    groups = split_groups(weight, group_size, name, number_format.pad)
     ends = group_ends(groups)
     require_finite(ends.maximum - ends.minimum, name)
     groups = groups.transpose(0, 1)
@@ -58,7 +87,8 @@ def search(
     root = gram_root(gram).to(weight.device, arithmetic_dtype(weight.dtype))
     result = ClipSearch(*(root.new_empty(*groups.shape[:2], 1) for _ in ClipSearch._fields))
     for some, rows in _blocks(groups):
-        found = _search_block(groups[some, rows].to(root.dtype).contiguous(), root[some], number_format)
+        block = groups[some, rows].to(root.dtype).contiguous()
+        found = _search_block(Candidates(block, root[some], number_format), options)
         for whole, part in zip(result, found, strict=True):
             whole[some, rows] = part
     return ClipSearch(*(whole.transpose(0, 1).contiguous() for whole in result))
@@ -74,7 +104,7 @@ def _check_gram(gram: Tensor, groups: Tensor, name: str) -> None:
 
 def _blocks(groups: Tensor) -> Iterator[tuple[slice, slice]]:
     """Blocks of (groups, rows) of bounded size that hold as many rows as possible, for tall matrix products."""
-    limit = CPU_CHUNK if groups.device.type == "cpu" else DEVICE_CHUNK
+    limit = CPU_BLOCK if groups.device.type == "cpu" else DEVICE_CHUNK
     count, rows, size = groups.shape
     row_step = min(rows, max(1, limit // size))
     group_step = max(1, limit // (row_step * size))
@@ -82,36 +112,41 @@ def _blocks(groups: Tensor) -> Iterator[tuple[slice, slice]]:
         yield slice(group, group + group_step), slice(row, row + row_step)
 
 
-def _search_block(block: Tensor, root: Tensor, number_format: NumberFormat) -> ClipSearch:
-    """The search for a block (groups, rows, g); each group is one matrix product with its Gram root."""
-    work, ends, best = Workspace(), group_ends(block), None
-    for upper, lower in product(RATIOS, RATIOS):
-        clip = Ends(ends.maximum * upper, ends.minimum * lower)
-        error = _clip_error(block, ends, clip, root, number_format, work)
-        ratios = torch.full_like(error, upper), torch.full_like(error, lower)
-        candidate = ClipSearch(*clip, *ratios, error, error)
-        best = candidate if best is None else _better(best, candidate)
-    return best
+class _Best(NamedTuple):
+    """The ratios with the smallest error so far, and that error; all (groups, rows, 1)."""
+
+    upper: Tensor
+    lower: Tensor
+    error: Tensor
 
 
-def _better(best: ClipSearch, candidate: ClipSearch) -> ClipSearch:
-    """The candidate where its error is strictly smaller, the best so far elsewhere."""
-    smaller = candidate.error_after < best.error_after
-    chosen = ClipSearch(*(torch.where(smaller, new, old) for new, old in zip(candidate, best, strict=True)))
-    return chosen._replace(error_before=best.error_before)
+def _search_block(candidates: Candidates, options: SearchOptions) -> ClipSearch:
+    """The search for a block (groups, rows, g)."""
+    whole = torch.ones_like(candidates.ends.maximum)
+    error_before = candidates.error(whole, whole)
+    best = _Best(whole, whole, error_before)
+    for upper, lower in product(options.ratios, options.ratios):
+        if (upper, lower) != (1, 1):
+            best = _better(best, candidates, whole * upper, whole * lower)
+    step = options.limit / options.steps
+    for _ in range(options.refinement):
+        step /= 2
+        for move in (-step, step):
+            best = _better(best, candidates, _moved(best.upper, move), best.lower)
+        for move in (-step, step):
+            best = _better(best, candidates, best.upper, _moved(best.lower, move))
+    clip = candidates.clip(best.upper, best.lower)
+    return ClipSearch(*clip, best.upper, best.lower, error_before, best.error)
 
 
-def _clip_error(
-    block: Tensor, ends: Ends, clip: Ends, root: Tensor, number_format: NumberFormat, work: Workspace
-) -> Tensor:
-    """`d^T G d = |d R|^2` of every group, (groups, rows, 1), for one pair of ends."""
-    clamped = _clamp(block, clip, out=work.take("clamped", block))
-    grid = number_format.grid(Ends(*(_clamp(end, clip) for end in ends)))
-    change = number_format.values(clamped, grid, work).sub_(block)
-    response = torch.bmm(change, root, out=work.take("response", block))
-    return response.square_().sum(dim=-1, keepdim=True)
+def _better(best: _Best, candidates: Candidates, upper: Tensor, lower: Tensor) -> _Best:
+    """The given ratios where their error is strictly smaller, the best so far elsewhere."""
+    given = _Best(upper, lower, candidates.error(upper, lower))
+    smaller = given.error < best.error
+    return _Best(*(torch.where(smaller, new, old) for new, old in zip(given, best, strict=True)))
 
 
-def _clamp(x: Tensor, clip: Ends, out: Tensor | None = None) -> Tensor:
-    """`torch.clamp` between tensors (the maximum wins where the ends have crossed), faster when they broadcast."""
-    return torch.minimum(torch.maximum(x, clip.minimum, out=out), clip.maximum, out=out)
+def _moved(ratio: Tensor, step: float) -> Tensor:
+    """Ratios moved by a step, at most 1 and more than 0: an end is drawn in, never beyond the largest weight."""
+    moved = ratio + step
+    return torch.where((moved > 0) & (moved <= 1), moved, ratio)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from bitdistiller.formats.grouping import arithmetic_dtype, resolve_group_size
+from bitdistiller.formats.grouping import resolve_group_size
+from bitdistiller.kernels.eager import arithmetic_dtype
 
 TOKENS_AT_ONCE = 4096
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bitdistiller.calibration.clip import RATIOS, ClipSearch
+from bitdistiller.calibration.clip import PAPER, ClipSearch
 
 CLIP_REPORT = "clip.json"
 
@@ -32,4 +32,4 @@ def describe_layer(name: str, found: ClipSearch, tokens: int) -> dict[str, Any]:
 
 def _histogram(ratios: Tensor) -> list[int]:
     steps = ((1 - ratios.double()) * 20).round().long().flatten()
-    return steps.bincount(minlength=len(RATIOS)).tolist()
+    return steps.bincount(minlength=len(PAPER.ratios)).tolist()

@@ -1,4 +1,4 @@
-"""What every number format offers to the rooms below, and the walk over a weight that all of them share."""
+"""What every number format offers to the rooms below; the formulas themselves are its subclasses."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from bitdistiller.errors import InputError
-from bitdistiller.formats.grid import Ends, Grid, group_ends, join, require_finite
-from bitdistiller.formats.grouping import Workspace, arithmetic_dtype, row_chunks, split_groups
+from bitdistiller.formats.grid import Ends, Grid, group_ends, require_finite
+from bitdistiller.formats.grouping import join_groups, split_groups
 from bitdistiller.formats.straight_through import StraightThrough
+from bitdistiller.kernels import TritonKernels
+from bitdistiller.kernels.eager import arithmetic_dtype, chunk_elements
 
 SCALE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -20,13 +22,16 @@ class NumberFormat(ABC):
     """A rule that gives each group of weights `bits`-bit codes and its own scales.
 
     Arithmetic is float32, or float64 for float64 input. Scales are rounded once to `scale_dtype` and everything after
-    uses the rounded scale, so fake-quantised and packed values are equal bit for bit.
+    uses the rounded scale, so fake-quantised and packed values are equal bit for bit. With `pad`, a last group that
+    the input features do not fill is filled up with zeros, which are dropped again from values and codes.
 
-    A subclass supplies functions of blocks (rows, groups, group_size); dtypes, chunks and autograd live here.
+    A subclass is a few pure functions of groups (..., group_size) in arithmetic dtype; `bitdistiller.kernels` runs
+    them eagerly, compiled, or as the Triton kernels it names.
     """
 
     bits: int
     scale_dtype: str = "float32"
+    pad: bool = False
 
     kind: ClassVar[str]
     packable: ClassVar[bool]
@@ -49,14 +54,22 @@ class NumberFormat(ABC):
         return self.bits + (self.scales_per_group * scale_bits + zero_point_bits) / group_size
 
     def fake_quantize(
-        self, weight: Tensor, group_size: int | None, scale_grad: bool = True, name: str = "weight"
+        self,
+        weight: Tensor,
+        group_size: int | None,
+        scale_grad: bool = True,
+        name: str = "weight",
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Quantised values of `weight` (out, in) in its own dtype, differentiable by the straight-through rule.
+        """Quantised values (out, in) of `weight`, rounded once to `dtype` (default: the weight's own).
 
-        `scale_grad` lets the gradient also flow through the scales into each group's largest and smallest weight.
+        Differentiable by the straight-through rule; `scale_grad` lets the gradient also flow through the scales into
+        each group's largest and smallest weight.
         Raises InputError, naming the layer `name`, for infinite or NaN weights and for bad group sizes.
         """
-        return StraightThrough.apply(weight, self, group_size, scale_grad, name)
+        groups = split_groups(weight, group_size, name, self.pad)
+        values = StraightThrough.apply(groups, self, scale_grad, name, dtype or weight.dtype)
+        return join_groups(values, weight.shape[1])
 
     @torch.no_grad()
     def quantize(
@@ -66,18 +79,21 @@ class NumberFormat(ABC):
 
         Scales come in the arithmetic dtype and are exact in `scale_dtype`. Errors as in `fake_quantize`.
         """
-        groups, work = split_groups(weight, group_size, name), Workspace()
+        groups = split_groups(weight, group_size, name, self.pad)
         codes = torch.empty(groups.shape, dtype=torch.uint8, device=weight.device)
         grids = []
-        for rows in row_chunks(groups):
-            block = work.upcast("block", groups[rows])
+        step = max(1, chunk_elements(groups) // groups[0].numel())
+        for start in range(0, len(groups), step):
+            block = groups[start : start + step].to(arithmetic_dtype(weight.dtype))
             grids.append(self.grid(group_ends(block)))
-            codes[rows] = self.encode(block, grids[-1], work)
-        scale, zero_point = join(grids)
+            codes[start : start + step] = self.encode(block, grids[-1])
+        scale = torch.cat([grid.scale for grid in grids])
         require_finite(scale, name)
-        if zero_point is not None:
-            zero_point = zero_point.squeeze(-1).to(torch.int32)
-        return codes.view(weight.shape), scale.squeeze(-1) if self.scales_per_group == 1 else scale, zero_point
+        zero_point = None
+        if self.has_zero_point:
+            zero_point = torch.cat([grid.zero_point for grid in grids]).squeeze(-1).to(torch.int32)
+        scale = scale.squeeze(-1) if self.scales_per_group == 1 else scale
+        return join_groups(codes, weight.shape[1]).contiguous(), scale, zero_point
 
     @torch.no_grad()
     def dequantize(
@@ -90,34 +106,47 @@ class NumberFormat(ABC):
     ) -> Tensor:
         """Values (out, in) of what `quantize` returned, in `dtype` (default: float32, or float64 for such scales)."""
         working = arithmetic_dtype(scale.dtype)
-        groups = split_groups(codes.to(working), group_size, "codes")
+        groups = split_groups(codes.to(working), group_size, "codes", self.pad)
         scale = scale.to(working).view(*groups.shape[:2], self.scales_per_group)
         if zero_point is not None:
             zero_point = zero_point.to(working).unsqueeze(-1)
-        return self.decode(groups, Grid(scale, zero_point)).view(codes.shape).to(dtype or working)
+        values = self.decode(groups, Grid(scale, zero_point))
+        return join_groups(values, codes.shape[1]).to(dtype or working).contiguous()
 
     def round_scale(self, scale: Tensor) -> Tensor:
         """Round scales once to `scale_dtype`; they keep their dtype."""
         return scale if self.scale_dtype == "float32" else scale.to(SCALE_DTYPES[self.scale_dtype]).to(scale.dtype)
+
+    def forward_formula(self, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """See `kernels.Formula`."""
+        grid = self.grid(group_ends(groups))
+        return self.values(groups, grid), grid.scale
+
+    def backward_formula(self, groups: Tensor, upstream: Tensor, scale_grad: bool) -> Tensor:
+        """See `kernels.Formula`."""
+        ends = group_ends(groups)
+        return self.gradient(groups, ends, self.grid(ends), upstream, scale_grad)
+
+    @abstractmethod
+    def triton_kernels(self) -> TritonKernels | None:
+        """See `kernels.Formula`."""
 
     @abstractmethod
     def grid(self, ends: Ends) -> Grid:
         """The scales and zero points of groups with the given ends."""
 
     @abstractmethod
-    def values(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        """Quantised values of a block, in scratch memory of `work`."""
+    def values(self, groups: Tensor, grid: Grid) -> Tensor:
+        """Quantised values of groups."""
 
     @abstractmethod
-    def encode(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        """Codes 0 .. 2**bits - 1 of a block as floating-point numbers, increasing with the weight."""
+    def encode(self, groups: Tensor, grid: Grid) -> Tensor:
+        """Codes 0 .. 2**bits - 1 of groups as floating-point numbers, increasing with the weight."""
 
     @abstractmethod
     def decode(self, codes: Tensor, grid: Grid) -> Tensor:
-        """Values of codes given as floating-point numbers (rows, groups, group_size)."""
+        """Values of codes given as floating-point numbers (..., group_size)."""
 
     @abstractmethod
-    def backward(
-        self, block: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool, work: Workspace
-    ) -> tuple[Tensor, Ends | None]:
-        """Gradient of each weight, in scratch memory, and what the ends receive besides (None without scale_grad)."""
+    def gradient(self, groups: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool) -> Tensor:
+        """Gradient of each weight; with `scale_grad` the ends also receive what flows through the scales."""

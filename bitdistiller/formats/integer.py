@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bitdistiller.formats.base import NumberFormat
-from bitdistiller.formats.grid import Ends, Grid
-from bitdistiller.formats.grouping import Workspace
+from bitdistiller.formats.grid import Ends, Grid, add_to_ends
+from bitdistiller.kernels import TritonKernels
 
 MINIMUM_RANGE = 1e-5
 
@@ -34,33 +34,42 @@ class IntegerFormat(NumberFormat):
         """The largest code, `L`."""
         return 2**self.bits - 1
 
+    def triton_kernels(self) -> TritonKernels:
+        from bitdistiller.kernels.triton.integer import backward_kernel, forward_kernel
+
+        constants = {
+            "LEVELS": self.levels,
+            "MINIMUM_RANGE": MINIMUM_RANGE,
+            "EXTEND": not self.reference_range,
+            "ROUND_SCALE": self.scale_dtype == "bfloat16",
+        }
+        return TritonKernels(forward_kernel, backward_kernel, constants, self.scales_per_group)
+
     def grid(self, ends: Ends) -> Grid:
         maximum, minimum = self._range(ends)
         scale = self.round_scale((maximum - minimum).clamp(min=MINIMUM_RANGE) / self.levels)
         return Grid(scale, (-torch.round(minimum / scale)).clamp(0, self.levels))
 
-    def values(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        return self.encode(block, grid, work).sub_(grid.zero_point).mul_(grid.scale)
+    def values(self, groups: Tensor, grid: Grid) -> Tensor:
+        return self.encode(groups, grid).sub_(grid.zero_point).mul_(grid.scale)
 
-    def encode(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        codes = torch.div(block, grid.scale, out=work.take("codes", block))
-        return codes.round_().add_(grid.zero_point).clamp_(0, self.levels)
+    def encode(self, groups: Tensor, grid: Grid) -> Tensor:
+        return (groups / grid.scale).round_().add_(grid.zero_point).clamp_(0, self.levels)
 
     def decode(self, codes: Tensor, grid: Grid) -> Tensor:
         return (codes - grid.zero_point) * grid.scale
 
-    def backward(
-        self, block: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool, work: Workspace
-    ) -> tuple[Tensor, Ends | None]:
-        ratio = torch.div(block, grid.scale, out=work.take("ratio", block))
-        unclamped = torch.round(ratio, out=work.take("unclamped", block)).add_(grid.zero_point)
-        codes = torch.clamp(unclamped, 0, self.levels, out=work.take("codes", block))
-        inside = torch.eq(unclamped, codes, out=unclamped)
-        gradient = torch.mul(upstream, inside, out=inside)
+    def gradient(self, groups: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool) -> Tensor:
+        ratio = groups / grid.scale
+        unclamped = torch.round(ratio).add_(grid.zero_point)
+        codes = unclamped.clamp(0, self.levels)
+        inside = (unclamped == codes).to(groups.dtype)
+        gradient = upstream * inside
         if not scale_grad:
-            return gradient, None
-        error = codes.sub_(grid.zero_point).mul_(upstream).addcmul_(ratio, gradient, value=-1)
-        return gradient, self._end_gradients(ends, error.sum(dim=-1, keepdim=True) / self.levels)
+            return gradient
+        error = codes.sub_(grid.zero_point).sub_(ratio.mul_(inside)).mul_(upstream)
+        slope = error.sum(dim=-1, keepdim=True) / self.levels
+        return add_to_ends(gradient, groups, ends, self._end_gradients(ends, slope))
 
     def _range(self, ends: Ends) -> Ends:
         return ends if self.reference_range else Ends(ends.maximum.clamp(min=0), ends.minimum.clamp(max=0))

@@ -1,7 +1,6 @@
 """Asymmetric normal-float formats nf2, nf3 and nf4: normal quantiles, scaled separately on each side of zero."""
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import ClassVar, NamedTuple
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bitdistiller.formats.base import NumberFormat
-from bitdistiller.formats.grid import Ends, Grid
-from bitdistiller.formats.grouping import Workspace
+from bitdistiller.formats.grid import Ends, Grid, add_to_ends
+from bitdistiller.kernels import TritonKernels
 
 
 class Side(NamedTuple):
@@ -46,10 +45,8 @@ def side_of(bits: int, sign: int) -> Side:
     return Side(tuple(levels), tuple((inner + outer) / 2 for inner, outer in pairwise([0.0, *levels])))
 
 
-@cache
-def sides(bits: int) -> tuple[Side, Side]:
-    """The negative and the positive side of a width."""
-    return (NF3_NEGATIVE, NF3_POSITIVE) if bits == 3 else (side_of(bits, -1), side_of(bits, 1))
+SIDES = {bits: (side_of(bits, -1), side_of(bits, 1)) for bits in (2, 4)} | {3: (NF3_NEGATIVE, NF3_POSITIVE)}
+"""The negative and the positive side of every width."""
 
 
 @dataclass(frozen=True)
@@ -65,63 +62,68 @@ class NormalFloatFormat(NumberFormat):
     scales_per_group: ClassVar[int] = 2
     has_zero_point: ClassVar[bool] = False
 
+    def triton_kernels(self) -> TritonKernels:
+        from bitdistiller.kernels.triton.normal_float import backward_kernel, forward_kernel
+
+        negative, positive = SIDES[self.bits]
+        constants = {
+            "NEGATIVE_LEVELS": negative.levels,
+            "NEGATIVE_BOUNDARIES": negative.boundaries,
+            "POSITIVE_LEVELS": positive.levels,
+            "POSITIVE_BOUNDARIES": positive.boundaries,
+            "ROUND_SCALE": self.scale_dtype == "bfloat16",
+        }
+        return TritonKernels(forward_kernel, backward_kernel, constants, self.scales_per_group)
+
     def grid(self, ends: Ends) -> Grid:
         return Grid(self.round_scale(torch.cat([ends.minimum, ends.maximum], dim=-1).abs()), None)
 
-    def values(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        negative, positive = (self._snap(block, grid, side, work).mul_(_scale(grid, side)) for side in (0, 1))
-        return negative.add_(positive)
+    def values(self, groups: Tensor, grid: Grid) -> Tensor:
+        scale = _own_scale(groups, grid)
+        return self._snap(_ratio(groups, scale)).mul_(scale)
 
-    def encode(self, block: Tensor, grid: Grid, work: Workspace) -> Tensor:
-        negative, positive = sides(self.bits)
-        codes = torch.zeros_like(block)
-        below, above = (_ratio(block, grid, side, work) for side in (0, 1))
-        for boundary in negative.boundaries:
-            codes += below >= boundary
-        for boundary in positive.boundaries:
-            codes += above >= boundary
+    def encode(self, groups: Tensor, grid: Grid) -> Tensor:
+        ratio, codes = _ratio(groups, _own_scale(groups, grid)), torch.zeros_like(groups)
+        for side in SIDES[self.bits]:
+            for boundary in side.boundaries:
+                codes += ratio >= boundary
         return codes
 
     def decode(self, codes: Tensor, grid: Grid) -> Tensor:
-        negative, positive = sides(self.bits)
+        negative, positive = SIDES[self.bits]
         levels = torch.tensor([*reversed(negative.levels), 0.0, *positive.levels], dtype=codes.dtype)
         chosen = levels.to(codes.device)[codes.long()]
         return torch.where(chosen < 0, _scale(grid, 0), _scale(grid, 1)) * chosen
 
-    def backward(
-        self, block: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool, work: Workspace
-    ) -> tuple[Tensor, Ends | None]:
-        gradient = work.take("gradient", block).copy_(upstream)
+    def gradient(self, groups: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool) -> Tensor:
         if not scale_grad:
-            return gradient, None
-        slopes = []
-        for side in (0, 1):
-            error = self._snap(block, grid, side, work).sub_(_ratio(block, grid, side, work))
-            slopes.append(error.mul_(upstream).sum(dim=-1, keepdim=True))
-        return gradient, Ends(ends.maximum.sign() * slopes[1], ends.minimum.sign() * slopes[0])
+            return upstream
+        ratio = _ratio(groups, _own_scale(groups, grid))
+        error = self._snap(ratio).sub_(ratio).mul_(upstream)
+        above = (error * (groups >= 0)).sum(dim=-1, keepdim=True)
+        below = (error * (groups < 0)).sum(dim=-1, keepdim=True)
+        return add_to_ends(upstream, groups, ends, Ends(ends.maximum.sign() * above, ends.minimum.sign() * below))
 
-    def _snap(self, block: Tensor, grid: Grid, side: int, work: Workspace) -> Tensor:
-        """The level of each weight on one side of zero, and 0 for weights of the other side, in scratch memory.
-
-        Levels grow outwards, so the outermost of those reached is their extreme: no table is gathered from, and
-        zeros of the other side make the sum over both sides exact.
-        """
-        levels, boundaries = sides(self.bits)[side]
-        reached, furthest = (torch.ge, torch.maximum) if side else (torch.lt, torch.minimum)
-        ratio, candidate = _ratio(block, grid, side, work), work.take("candidate", block)
-        snapped = work.take(f"snapped{side}", block).zero_()
-        for level, boundary in zip(levels, boundaries, strict=True):
-            reached(ratio, boundary, out=candidate)
-            furthest(snapped, candidate.mul_(level), out=snapped)
-        return snapped
+    def _snap(self, ratio: Tensor) -> Tensor:
+        """The level of each weight over the scale of its side; levels grow outwards, so the last reached stays."""
+        negative, positive = SIDES[self.bits]
+        level = torch.zeros_like(ratio)
+        for value, boundary in zip(*negative, strict=True):
+            level = torch.where(ratio < boundary, value, level)
+        for value, boundary in zip(*positive, strict=True):
+            level = torch.where(ratio >= boundary, value, level)
+        return level
 
 
 def _scale(grid: Grid, side: int) -> Tensor:
     return grid.scale[..., side : side + 1]
 
 
-def _ratio(block: Tensor, grid: Grid, side: int, work: Workspace) -> Tensor:
-    """Weights of one side over its scale, 0 for those of the other; 0 where the scale is 0."""
-    ratio, scale = work.take(f"ratio{side}", block), _scale(grid, side)
-    torch.clamp(block, min=0, out=ratio) if side else torch.clamp(block, max=0, out=ratio)
-    return ratio.div_(torch.where(scale == 0, 1, scale))
+def _own_scale(groups: Tensor, grid: Grid) -> Tensor:
+    """The scale of each weight's own side."""
+    return torch.where(groups < 0, _scale(grid, 0), _scale(grid, 1))
+
+
+def _ratio(groups: Tensor, scale: Tensor) -> Tensor:
+    """Weights over their scale; 0 where it is 0."""
+    return groups / torch.where(scale == 0, 1, scale)

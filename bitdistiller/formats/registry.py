@@ -7,6 +7,7 @@ from bitdistiller.errors import InputError
 from bitdistiller.formats.base import NumberFormat
 from bitdistiller.formats.integer import IntegerFormat
 from bitdistiller.formats.normal_float import NormalFloatFormat
+from bitdistiller.formats.symmetric import SymmetricFormat
 
 FORMATS: dict[str, Callable[..., NumberFormat]] = {
     "int2": partial(IntegerFormat, 2),
@@ -15,6 +16,9 @@ FORMATS: dict[str, Callable[..., NumberFormat]] = {
     "nf2": partial(NormalFloatFormat, 2),
     "nf3": partial(NormalFloatFormat, 3),
     "nf4": partial(NormalFloatFormat, 4),
+    "sym3": partial(SymmetricFormat, 3),
+    "sym4": partial(SymmetricFormat, 4),
+    "sym8": partial(SymmetricFormat, 8),
 }
 
 
@@ -23,17 +27,20 @@ def format_names() -> tuple[str, ...]:
     return tuple(FORMATS)
 
 
-def get_format(name: str, scale_dtype: str = "float32", reference_range: bool = False) -> NumberFormat:
+def get_format(
+    name: str, scale_dtype: str = "float32", reference_range: bool = False, pad: bool = False
+) -> NumberFormat:
     """The number format called `name`, with scales rounded to `scale_dtype` (float32 or bfloat16).
 
-    `reference_range` keeps the released code's range for groups of one sign; integer formats only.
+    `reference_range` keeps the released code's range for groups of one sign; integer formats only. `pad` accepts
+    input features that the group size does not divide.
     Raises InputError for an unknown name or scale dtype, and for `reference_range` with another kind of format.
     """
     if name not in FORMATS:
         raise InputError(f"format: unknown {name!r}; accepted: {', '.join(FORMATS)}")
     if not reference_range:
-        return FORMATS[name](scale_dtype=scale_dtype)
+        return FORMATS[name](scale_dtype=scale_dtype, pad=pad)
     try:
-        return FORMATS[name](scale_dtype=scale_dtype, reference_range=True)
+        return FORMATS[name](scale_dtype=scale_dtype, pad=pad, reference_range=True)
     except TypeError:
         raise InputError(f"reference_range: {name} has none; accepted for integer formats only") from None
