@@ -9,6 +9,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTABLE := $(VENV)/.testable
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo tinystories test test-slow lint format schema rulegraph dry-run report clean distclean
@@ -22,15 +23,19 @@ $(READY): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(TESTABLE): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,kernels]'
+	touch $@
+
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
 	bitdistiller show
 
-test: $(READY) ## run the tests that need neither GPU nor SLURM
+test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
 	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm" $(PYTEST_OPTIONS)
 
-test-slow: $(READY) ## run the tests that take minutes
+test-slow: $(TESTABLE) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data

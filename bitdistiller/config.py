@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4"]
+FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8"]
 Dtype = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -412,6 +412,8 @@ class Run(Section):
     format: FormatName | None = None
     group_size: PositiveInt = 128
     scale_dtype: Dtype = "bfloat16"
+    pad: bool = False
+    """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
     calibration: Name | None = None
     mix: Name | None = None
     training: Name | None = None
@@ -422,7 +424,8 @@ class Run(Section):
     def quantization(self) -> Quantization:
         """Format, group size and scale precision of a quantised run."""
         assert self.format is not None
-        return Quantization(format=self.format, group_size=self.group_size, scale_dtype=self.scale_dtype)
+        keys = ("format", "group_size", "scale_dtype", "pad")
+        return Quantization(**{key: getattr(self, key) for key in keys})
 
     @model_validator(mode="after")
     def _fits_method(self) -> Self:

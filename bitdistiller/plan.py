@@ -96,7 +96,8 @@ class Plan:
         """Calibration, format, group size and scale precision as one readable name."""
         chosen = self.run(run)
         scale = "-scale32" if chosen.scale_dtype == "float32" else ""
-        return f"{chosen.calibration}-{chosen.format}-g{chosen.group_size}{scale}"
+        pad = "-pad" if chosen.pad else ""
+        return f"{chosen.calibration}-{chosen.format}-g{chosen.group_size}{scale}{pad}"
 
     @cached_property
     def clips(self) -> dict[tuple[str, str], str]:
@@ -194,9 +195,10 @@ class Plan:
         config = self._model_config(run.model)
         for key in ("hidden_size", "intermediate_size"):
             width = config.get(key, run.group_size)
-            if width % run.group_size:
+            if width % run.group_size and not run.pad:
                 raise InputError(
-                    f"runs.{name}.group_size: {run.group_size} does not divide {key} {width} of model {run.model}"
+                    f"runs.{name}.group_size: {run.group_size} does not divide {key} {width} of model {run.model}; "
+                    "accepted: a divisor, or pad: true"
                 )
 
     def _check_vocabulary(self, name: str, run: Run) -> None:

@@ -1,7 +1,7 @@
 """Calibration: the full-precision inputs of every layer, their Gram matrices, and the clip ranges found with them."""
 
 from bitdistiller.calibration.activations import ActivationWalk
-from bitdistiller.calibration.clip import ClipSearch, search, search_clip
+from bitdistiller.calibration.clip import ClipSearch, SearchOptions, search, search_clip
 from bitdistiller.calibration.gram import GramAccumulator, gram_matrix
 from bitdistiller.calibration.ranges import apply_clip, clip_tensors, load_clip
 from bitdistiller.calibration.tokens import calibration_tokens
@@ -10,6 +10,7 @@ __all__ = [
     "ActivationWalk",
     "ClipSearch",
     "GramAccumulator",
+    "SearchOptions",
     "apply_clip",
     "calibration_tokens",
     "clip_tensors",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bitdistiller.calibration.clip import ClipSearch
 from bitdistiller.errors import InputError
-from bitdistiller.formats.grouping import split_groups
+from bitdistiller.formats.grouping import group_count, join_groups, split_groups
 from bitdistiller.stages.files import replace, temporary_name
 
 CLIP = "clip.safetensors"
@@ -36,10 +36,13 @@ def clip_file(path: Path) -> Path:
     return file
 
 
-def clip_weight(weight: Tensor, maximum: Tensor, minimum: Tensor) -> Tensor:
-    """A weight (out, in) clamped to the ranges (out, groups, 1) of its groups, in the weight's dtype."""
-    groups = split_groups(weight, weight.shape[1] // maximum.shape[1])
-    return torch.clamp(groups, minimum.to(weight), maximum.to(weight)).view(weight.shape)
+def clip_weight(weight: Tensor, maximum: Tensor, minimum: Tensor, group_size: int | None = None) -> Tensor:
+    """A weight (out, in) clamped to the ranges (out, groups, 1) of its groups, in the weight's dtype.
+
+    `group_size` is needed where the last group is not full; the default is that of equal groups.
+    """
+    groups = split_groups(weight, group_size or weight.shape[1] // maximum.shape[1], pad=True)
+    return join_groups(torch.clamp(groups, minimum.to(weight), maximum.to(weight)), weight.shape[1])
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -62,24 +65,29 @@ def _sort_metadata(path: Path) -> None:
 
 
 @torch.no_grad()
-def apply_clip(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+def apply_clip(model: nn.Module, tensors: dict[str, Tensor], group_size: int | None = None) -> list[str]:
     """Clamp a model's weights in place to stored clip ranges; returns the names of the clamped layers.
 
+    `group_size` as in `clip_weight`.
     Raises InputError, before any weight changes, when a layer or one of its ends is missing or has another shape.
     """
     names = sorted({key.rpartition(".")[0] for key in tensors})
-    targets = [(name, *_target(model, name, tensors)) for name in names]
+    targets = [(name, *_target(model, name, tensors, group_size)) for name in names]
     for _, weight, maximum, minimum in targets:
-        weight.copy_(clip_weight(weight, maximum, minimum))
+        weight.copy_(clip_weight(weight, maximum, minimum, group_size))
     return names
 
 
-def _target(model: nn.Module, name: str, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _target(
+    model: nn.Module, name: str, tensors: dict[str, Tensor], group_size: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
     try:
         weight, maximum, minimum = model.get_submodule(name).weight, tensors[f"{name}.max"], tensors[f"{name}.min"]
     except (AttributeError, KeyError) as missing:
         raise InputError(f"clip ranges: {name}: the model or the file does not have it ({missing})") from None
     fits = maximum.shape == minimum.shape and maximum.ndim == 3 and maximum.shape[::2] == (len(weight), 1)
-    if not fits or weight.shape[1] % maximum.shape[1]:
+    groups = maximum.shape[1] if fits else 0
+    whole = groups and weight.shape[1] % groups == 0
+    if not (whole if group_size is None else groups == group_count(weight.shape[1], group_size)):
         raise InputError(f"clip ranges: {name}: shape {tuple(maximum.shape)} for a weight of {tuple(weight.shape)}")
     return weight, maximum, minimum

@@ -107,11 +107,11 @@ def _trainer(
 
 
 def _student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
+    quantization = recipe.quantization
     student = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if clip is not None:
-        apply_clip(student, load_clip(clip))
-    quantization = recipe.quantization
-    number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
+        apply_clip(student, load_clip(clip), quantization.group_size)
+    number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
     if recipe.training.gradient_checkpointing:
         enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
         enable({"use_reentrant": False})

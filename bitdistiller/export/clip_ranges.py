@@ -10,6 +10,7 @@ from torch import Tensor
 from bitdistiller.calibration.ranges import clip_file, clip_weight
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
+from bitdistiller.formats.grouping import group_count
 
 
 class ClipRanges:
@@ -24,6 +25,7 @@ class ClipRanges:
             if metadata.get(key, str(value)) != str(value):
                 raise InputError(f"{self.path}: searched for {key} {metadata[key]}, but {value} is to be exported")
         self._names = set(self._tensors.keys())
+        self._group_size = quantization.group_size
         for name in sorted(self._names):
             self._check(name, layers.get(name.rpartition(".")[0]), quantization.group_size)
 
@@ -32,11 +34,14 @@ class ClipRanges:
         if f"{layer}.max" not in self._names:
             return weight
         high, low = (self._tensors.get_tensor(f"{layer}.{end}") for end in ("max", "min"))
-        return clip_weight(weight, high, low)
+        return clip_weight(weight, high, low, self._group_size)
 
     def _check(self, name: str, shape: tuple[int, int] | None, group_size: int) -> None:
         if shape is None:
             raise InputError(f"{self.path}: {name}: not a range of a quantised layer of this model")
-        found, expected = list(self._tensors.get_slice(name).get_shape()), [shape[0], shape[1] // group_size, 1]
+        found, expected = (
+            list(self._tensors.get_slice(name).get_shape()),
+            [shape[0], group_count(shape[1], group_size), 1],
+        )
         if found != expected:
             raise InputError(f"{self.path}: {name}: shape {found}; the model's layer needs {expected}")

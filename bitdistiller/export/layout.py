@@ -24,8 +24,9 @@ class Layout(ABC):
 
     def __init__(self, recipe: ExportRecipe) -> None:
         self.recipe = recipe
-        self.group_size = recipe.quantization.group_size
-        self.format: NumberFormat = get_format(recipe.quantization.format, scale_dtype=recipe.quantization.scale_dtype)
+        quantization = recipe.quantization
+        self.group_size = quantization.group_size
+        self.format: NumberFormat = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
 
     @abstractmethod
     def encode(self, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Our own layout for look-up formats (nf2, nf3, nf4), which no serving engine reads: `bitdistiller.load_model` does.
+"""Our own layout, for what no serving engine reads (look-up and symmetric formats, padded groups).
 
-The weights lie in `lookup.safetensors`, a name that plain transformers does not open: given an unknown `quant_method`
-it would otherwise only warn and start from random weights.
+`bitdistiller.load_model` reads it. The weights lie in `lookup.safetensors`, a name that plain transformers does not
+open: given an unknown `quant_method` it would otherwise only warn and start from random weights.
 """
 
 from __future__ import annotations
@@ -11,37 +11,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitdistiller.config import ExportRecipe
 from bitdistiller.export.layout import Grid, Layout
 from bitdistiller.formats import pack_codes, unpack_codes
-
-SCALE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from bitdistiller.formats.base import SCALE_DTYPES
 
 
 class Lookup(Layout):
-    """Codes (out, ceil(in * bits / 8)) uint8, each row a dense little-endian stream; scales (out, groups, 2).
+    """Codes (out, ceil(in * bits / 8)) uint8, each row a dense little-endian stream; scales (out, groups[, 2]).
 
-    A code counts the levels from the most negative one; the two scales are those of the negative and of the positive
-    levels. They are stored in `scale_dtype`, whatever the precision of the model.
+    A code counts the levels from the most negative one; two scales are those of the negative and of the positive
+    levels. They are stored in `scale_dtype`, whatever the precision of the model. Zero points are packed like codes.
+    Where groups may be padded, the shape of the weight is stored beside it.
     """
 
     stem = "lookup"
     quant_method = "bitdistiller"
-    suffixes = ("weight_codes", "weight_scale")
+
+    def __init__(self, recipe: ExportRecipe) -> None:
+        super().__init__(recipe)
+        zero_point = ("weight_zero_point",) if self.format.has_zero_point else ()
+        self._suffixes = ("weight_codes", "weight_scale", *zero_point, *(("weight_shape",) if self.format.pad else ()))
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return self._suffixes
 
     def encode(self, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> dict[str, Tensor]:
-        stored = scale.to(SCALE_DTYPES[self.recipe.quantization.scale_dtype])
-        return {"weight_codes": pack_codes(codes, self.format.bits), "weight_scale": stored}
+        tensors = {
+            "weight_codes": pack_codes(codes, self.format.bits),
+            "weight_scale": scale.to(SCALE_DTYPES[self.recipe.quantization.scale_dtype]),
+            "weight_shape": torch.tensor(codes.shape),
+        }
+        if zero_point is not None:
+            tensors["weight_zero_point"] = pack_codes(zero_point.to(torch.uint8), self.format.bits)
+        return {suffix: tensors[suffix] for suffix in self.suffixes}
 
     def decode(self, tensors: dict[str, Tensor]) -> Grid:
-        scale = tensors["weight_scale"].float()
-        codes = unpack_codes(tensors["weight_codes"], self.format.bits, scale.shape[1] * self.group_size)
-        return codes, scale, None
+        scale, bits = tensors["weight_scale"].float(), self.format.bits
+        shape, packed = tensors.get("weight_shape"), tensors.get("weight_zero_point")
+        columns = scale.shape[1] * self.group_size if shape is None else int(shape[1])
+        zero_point = None if packed is None else unpack_codes(packed, bits, scale.shape[1]).to(torch.int32)
+        return unpack_codes(tensors["weight_codes"], bits, columns), scale, zero_point
 
     def quantization_config(self, unquantised: list[str]) -> dict[str, Any]:
-        recipe = self.recipe.quantization.model_dump(mode="json")
-        return {"quant_method": self.quant_method, **recipe, "levels": self._levels(), "ignore": unquantised}
-
-    def _levels(self) -> list[float]:
-        """The table that codes point into."""
-        codes = torch.arange(2**self.format.bits, dtype=torch.uint8)[None]
-        return self.format.dequantize(codes, torch.ones(1, 1, 2), None, codes.shape[1])[0].tolist()
+        recipe, levels = self.recipe.quantization.model_dump(mode="json"), self.format.level_table()
+        table = {} if levels is None else {"levels": levels}
+        return {"quant_method": self.quant_method, **recipe, **table, "ignore": unquantised}

@@ -30,8 +30,8 @@ class Masters:
         self.files = TensorFiles(self.directory)
         self.layers, self.unquantised = linear_layers(self.directory)
         for name, (_, in_features) in self.layers.items():
-            resolve_group_size(in_features, quantization.group_size, name)
-        self._format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
+            resolve_group_size(in_features, quantization.group_size, name, quantization.pad)
+        self._format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
         self._clip = ClipRanges(clip, quantization, self.layers) if clip is not None else None
 
     @property
@@ -51,7 +51,8 @@ class Masters:
 
     def fake_quantized(self, layer: str, dtype: torch.dtype) -> Tensor:
         """What the fake-quantised layer multiplies with, (out, in): computed in float32, rounded once to `dtype`."""
-        return self._format.fake_quantize(self.weight(layer), self.quantization.group_size, name=layer).to(dtype)
+        weight, group_size = self.weight(layer), self.quantization.group_size
+        return self._format.fake_quantize(weight, group_size, name=layer, dtype=dtype)
 
     def other(self, name: str, dtype: torch.dtype) -> Tensor:
         """A tensor that is not quantised; floating-point ones in `dtype`."""

@@ -8,6 +8,6 @@ from bitdistiller.formats import get_format
 
 
 def get_layout(recipe: ExportRecipe) -> Layout:
-    """The layout that serving engines read where the number format has one, else our own."""
-    layout = PackQuantized if get_format(recipe.quantization.format).packable else Lookup
-    return layout(recipe)
+    """The layout that serving engines read where the number format has one and every group is full, else our own."""
+    served = get_format(recipe.quantization.format).packable and not recipe.quantization.pad
+    return PackQuantized(recipe) if served else Lookup(recipe)

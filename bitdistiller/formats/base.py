@@ -113,6 +113,10 @@ class NumberFormat(ABC):
         values = self.decode(groups, Grid(scale, zero_point))
         return join_groups(values, codes.shape[1]).to(dtype or working).contiguous()
 
+    def level_table(self) -> list[float] | None:
+        """The values that codes point into at scale 1, for formats that look them up; None for the others."""
+        return None
+
     def round_scale(self, scale: Tensor) -> Tensor:
         """Round scales once to `scale_dtype`; they keep their dtype."""
         return scale if self.scale_dtype == "float32" else scale.to(SCALE_DTYPES[self.scale_dtype]).to(scale.dtype)

@@ -62,6 +62,10 @@ class NormalFloatFormat(NumberFormat):
     scales_per_group: ClassVar[int] = 2
     has_zero_point: ClassVar[bool] = False
 
+    def level_table(self) -> list[float]:
+        negative, positive = SIDES[self.bits]
+        return [*reversed(negative.levels), 0.0, *positive.levels]
+
     def triton_kernels(self) -> TritonKernels:
         from bitdistiller.kernels.triton.normal_float import backward_kernel, forward_kernel
 
@@ -90,9 +94,7 @@ class NormalFloatFormat(NumberFormat):
         return codes
 
     def decode(self, codes: Tensor, grid: Grid) -> Tensor:
-        negative, positive = SIDES[self.bits]
-        levels = torch.tensor([*reversed(negative.levels), 0.0, *positive.levels], dtype=codes.dtype)
-        chosen = levels.to(codes.device)[codes.long()]
+        chosen = torch.tensor(self.level_table(), dtype=codes.dtype, device=codes.device)[codes.long()]
         return torch.where(chosen < 0, _scale(grid, 0), _scale(grid, 1)) * chosen
 
     def gradient(self, groups: Tensor, ends: Ends, grid: Grid, upstream: Tensor, scale_grad: bool) -> Tensor:

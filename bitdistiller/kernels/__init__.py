@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from bitdistiller.kernels import compiled, eager
+from bitdistiller.kernels.compiled import works as can_compile
 from bitdistiller.kernels.formula import Formula, TritonKernels
 from bitdistiller.kernels.switch import choose, using, worth_compiling
 
-__all__ = ["Formula", "TritonKernels", "backward", "choose", "forward", "using", "worth_compiling"]
+__all__ = ["Formula", "TritonKernels", "backward", "can_compile", "choose", "forward", "using", "worth_compiling"]
 
 
 def forward(formula: Formula, groups: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def choose(formula: Formula, groups: Tensor) -> str:
     if chosen == "triton" and not _triton_can(formula, groups):
         raise InputError(f"{VARIABLE}: triton needs the package triton, a CUDA device and float32 or narrower weights")
     if chosen == "compiled" and not worth_compiling(groups, 0):
-        raise InputError(f"{VARIABLE}: compiled needs a C++ compiler and Python's headers; accepted here: eager")
+        raise InputError(f"{VARIABLE}: compiled runs on a CPU and needs a C++ compiler and Python's headers")
     return chosen
 
 

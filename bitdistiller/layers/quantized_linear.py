@@ -1,5 +1,6 @@
 """A linear layer whose weight is quantised in every forward and trained in full precision."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,19 +33,30 @@ class FakeQuantizedLinear(nn.Linear):
 
         Raises InputError when `group_size` does not divide the input features.
         """
-        size = resolve_group_size(linear.in_features, group_size, name)
+        size = resolve_group_size(linear.in_features, group_size, name, number_format.pad)
         layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
         layer.number_format, layer.group_size, layer.scale_grad, layer.name = number_format, size, scale_grad, name
         return layer.train(linear.training)
 
-    def quantized_weight(self) -> Tensor:
-        """The fake-quantised weight (out, in) in the master's dtype, differentiable with respect to it."""
-        return self.number_format.fake_quantize(self.weight, self.group_size, self.scale_grad, self.name)
+    def quantized_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The fake-quantised weight (out, in), differentiable with respect to the master.
+
+        It is rounded once, to `dtype` (default: the master's).
+        """
+        return self.number_format.fake_quantize(self.weight, self.group_size, self.scale_grad, self.name, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.quantized_weight().to(x.dtype), bias)
+        dtype = _product_dtype(x)
+        narrow = self.weight.dtype.itemsize < dtype.itemsize  # a narrow master's values are rounded to its own dtype
+        weight = self.quantized_weight(None if narrow else dtype).to(dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(dtype))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, format={self.number_format.name}, group_size={self.group_size}"
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that a product with `x` is computed in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

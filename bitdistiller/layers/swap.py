@@ -20,7 +20,7 @@ def quantize_linears(
     """
     names = quantized_linear_names(model)
     for name in names:
-        resolve_group_size(model.get_submodule(name).in_features, group_size, name)
+        resolve_group_size(model.get_submodule(name).in_features, group_size, name, number_format.pad)
     for name in names:
         linear = model.get_submodule(name)
         layer = FakeQuantizedLinear.from_linear(linear, number_format, group_size, scale_grad, name)

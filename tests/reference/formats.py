@@ -31,11 +31,28 @@ def integer(weight, bits, group_size, scale_grad=True, reference_range=False, sc
     return ((codes - zero_point) * scale).reshape(weight.shape)
 
 
-def normal_float_3(weight, group_size, scale_grad=True, scale_dtype=None):
-    """NF3 asymmetric, docs/method.md 1; differentiable."""
+def normal_float_tables(bits):
+    """Levels and boundaries (negative side, positive side), outwards; docs/method.md 1."""
+    if bits == 3:
+        return (NF3_NEGATIVE, NF3_NEGATIVE_BOUNDARIES), (NF3_POSITIVE, NF3_POSITIVE_BOUNDARIES)
+    offset = ((1 - 1 / (2 * (2**bits - 1))) + (1 - 1 / (2 * 2**bits))) / 2
+    sides = []
+    for sign, count in ((-1, 2 ** (bits - 1) - 1), (1, 2 ** (bits - 1))):
+        probabilities = torch.linspace(offset, 0.5, count + 1, dtype=torch.float64)[:-1].flip(0)
+        levels = (
+            sign * torch.special.ndtri(probabilities) / torch.special.ndtri(torch.tensor(offset, dtype=torch.float64))
+        )
+        inner = torch.cat([torch.zeros(1, dtype=torch.float64), levels[:-1]])
+        sides.append((levels.tolist(), ((inner + levels) / 2).tolist()))
+    return tuple(sides)
+
+
+def normal_float(weight, bits, group_size, scale_grad=True, scale_dtype=None):
+    """NFb asymmetric, docs/method.md 1; differentiable."""
     w = weight.reshape(weight.shape[0], -1, group_size)
-    positive = _side(w, w.amax(-1, keepdim=True), NF3_POSITIVE, NF3_POSITIVE_BOUNDARIES, scale_grad, scale_dtype)
-    negative = _side(w, w.amin(-1, keepdim=True), NF3_NEGATIVE, NF3_NEGATIVE_BOUNDARIES, scale_grad, scale_dtype)
+    below, above = normal_float_tables(bits)
+    positive = _side(w, w.amax(-1, keepdim=True), *above, scale_grad, scale_dtype)
+    negative = _side(w, w.amin(-1, keepdim=True), *below, scale_grad, scale_dtype)
     return torch.where(w >= 0, positive, negative).reshape(weight.shape)
 
 
@@ -52,6 +69,24 @@ def _side(w, end, levels, boundaries, scale_grad, scale_dtype):
         nearest = torch.where(entered, torch.full_like(nearest, level), nearest)
     error = (nearest - ratio).detach()
     return straight_through(w, nearest * scale) + (scale - scale.detach()) * error
+
+
+def symmetric(weight, bits, group_size, scale_grad=True, scale_dtype=None):
+    """LLM-QAT's symmetric min-max quantiser, docs/method.md 1; differentiable; `scale_grad` has no effect."""
+    w = weight.reshape(weight.shape[0], -1, group_size)
+    levels = torch.tensor(2 ** (bits - 1) - 1, dtype=w.dtype)
+    scale = (levels / (w.abs().amax(-1, keepdim=True) + 1e-6)).detach()
+    if scale_dtype is not None:
+        scale = scale.to(scale_dtype).to(scale.dtype)
+    value = torch.round(w * scale).clamp(-levels, levels) / (scale + 1e-6)
+    gate = ((w > -2) & (w < 2)).to(w.dtype)
+    return straight_through(w * gate, value).reshape(weight.shape)
+
+
+def fake_quantize(name, weight, group_size, **options):
+    """The naive formula of a format by its name."""
+    formula = {"int": integer, "nf": normal_float, "sym": symmetric}[name.rstrip("0123456789")]
+    return formula(weight, int(name.lstrip("abcdefghijklmnopqrstuvwxyz")), group_size, **options)
 
 
 def codes_of_group(group, bits):

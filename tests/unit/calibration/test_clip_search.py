@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from reference.clip import error_of
 from reference.clip import search_clip as naive_search
 
-from bitdistiller.calibration import gram_matrix, search, search_clip
+from bitdistiller import kernels
+from bitdistiller.calibration import SearchOptions, gram_matrix, search, search_clip
 from bitdistiller.errors import InputError
 from bitdistiller.formats import get_format
 
@@ -49,7 +51,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     gram = gram_matrix(x, 32)
     whole = search(weight, gram, get_format("int2"), 32)
     for limit in (32, 10 * 32, 50 * 32):
-        monkeypatch.setattr("bitdistiller.calibration.clip.CPU_CHUNK", limit)
+        monkeypatch.setattr("bitdistiller.calibration.clip.CPU_BLOCK", limit)
         parts = search(weight, gram, get_format("int2"), 32)
         torch.testing.assert_close(parts.maximum, whole.maximum)
         torch.testing.assert_close(parts.error_after, whole.error_after)
@@ -85,3 +87,71 @@ def test_bad_input_is_refused_by_layer():
     weight[2, 3] = float("inf")
     with pytest.raises(InputError, match="up: infinite or NaN weights in 1 of 12 rows, first in row 2"):
         search_clip(weight, gram, number_format, 16, "up")
+
+
+def test_a_finer_grid_equals_the_naive_search_on_it():
+    weight, x = layer(rows=6, columns=32, dtype=torch.float64)
+    options = SearchOptions(steps=14, limit=0.7)
+    assert options.ratios[:2] == (1, 0.95)
+    high, low, error = naive_search(weight, x, "int2", 16, ratios=options.ratios)
+    found = search(weight, gram_matrix(x, 16), get_format("int2"), 16, options=options)
+    torch.testing.assert_close(found.maximum, high)
+    torch.testing.assert_close(found.minimum, low)
+    torch.testing.assert_close(found.error_after.squeeze(-1) / len(x), error, rtol=1e-4, atol=0)
+
+
+def naive_descent(w, x, name, upper, lower, step, rounds):
+    """Coordinate descent for one group, one trial at a time."""
+    best = error_of(w, x, name, w.max() * upper, w.min() * lower)
+    for _ in range(rounds):
+        step /= 2
+        for end, move in ((0, -step), (0, step), (1, -step), (1, step)):
+            trial = [upper, lower]
+            trial[end] += move
+            if 0 < trial[end] <= 1:
+                error = error_of(w, x, name, w.max() * trial[0], w.min() * trial[1])
+                if error < best:
+                    best, (upper, lower) = error, trial
+    return upper, lower, best
+
+
+@pytest.mark.parametrize("name", ["int2", "nf3"])
+def test_refinement_equals_naive_coordinate_descent(name):
+    weight, x = layer(rows=5, columns=32, dtype=torch.float64)
+    grid = search(weight, gram_matrix(x, 16), get_format(name), 16)
+    found = search(weight, gram_matrix(x, 16), get_format(name), 16, options=SearchOptions(refinement=4))
+    assert (found.error_after <= grid.error_after).all()
+    assert (found.error_after < grid.error_after).any()
+    for row in range(5):
+        for group in range(2):
+            columns = slice(16 * group, 16 * group + 16)
+            start = (grid.maximum_ratio[row, group].item(), grid.minimum_ratio[row, group].item())
+            upper, lower, error = naive_descent(weight[row, columns], x[:, columns], name, *start, 0.05, 4)
+            assert found.maximum_ratio[row, group].item() == pytest.approx(upper)
+            assert found.minimum_ratio[row, group].item() == pytest.approx(lower)
+            assert found.error_after[row, group].item() / len(x) == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.skipif(not kernels.can_compile(), reason="no C++ compiler that works")
+@pytest.mark.parametrize("name", ["int2", "nf3"])
+def test_compiled_candidates_choose_as_eager_ones(name, monkeypatch):
+    monkeypatch.setattr("bitdistiller.calibration.candidates.WORTH_COMPILING", 0)
+    weight, x = layer(rows=64, columns=64)
+    found = {}
+    for choice in ("eager", "compiled"):
+        with kernels.using(choice):
+            found[choice] = search(weight, gram_matrix(x, 16), get_format(name, "bfloat16"), 16)
+    same = found["eager"].maximum_ratio == found["compiled"].maximum_ratio
+    same &= found["eager"].minimum_ratio == found["compiled"].minimum_ratio
+    assert same.double().mean() >= 0.999
+    torch.testing.assert_close(found["eager"].error_after, found["compiled"].error_after, rtol=1e-6, atol=0)
+
+
+def test_padded_groups_are_searched_like_full_ones_of_zero_weights():
+    weight, x = layer(rows=6, columns=40)
+    zeros = weight.new_zeros(6, 8), x.new_zeros(len(x), 8)
+    gram = gram_matrix(torch.cat([x, zeros[1]], dim=1), 16)
+    found = search(weight, gram, get_format("int2", pad=True), 16)
+    expected = search(torch.cat([weight, zeros[0]], dim=1), gram, get_format("int2"), 16)
+    assert torch.equal(found.maximum, expected.maximum)
+    assert torch.equal(found.minimum, expected.minimum)
