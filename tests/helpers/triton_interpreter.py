@@ -49,7 +49,7 @@ def check_refusals() -> None:
         for number_format in formats():
             with (
                 kernels.using("triton"),
-                pytest.raises(InputError, match="^up: infinite or NaN weights in 1 of 13 rows"),
+                pytest.raises(InputError, match=r"^up: infinite or NaN weights in 1 of 13 rows"),
             ):
                 number_format.fake_quantize(weight, 128, name="up")
 

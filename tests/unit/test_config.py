@@ -106,7 +106,11 @@ def test_an_unknown_key_at_any_depth(path):
         ("trainings.t.gamma", 2, "trainings.t.gamma: input should be 'paper' or 'reference', or input should be less"),
         ("trainings.t", {"loss": "jsd", "gamma": 1}, "trainings.t: loss jsd needs a gamma (its beta) strictly between"),
         ("trainings.t.epochs", "many", "trainings.t.epochs: input should be a valid number"),
-        ("runs.int2.format", "int5", "runs.int2.format: input should be 'int2', 'int3', 'int4', 'nf2', 'nf3' or 'nf4'"),
+        (
+            "runs.int2.format",
+            "int5",
+            "runs.int2.format: input should be 'int2', 'int3', 'int4', 'nf2', 'nf3', 'nf4', 'sym3', 'sym4' or 'sym8'",
+        ),
         ("runs.int2.method", "awq", "runs.int2: unknown method 'awq'; accepted: 16-bit, rtn, clip, bitdistiller"),
         ("runs.int2.mix", None, "runs.int2: method bitdistiller needs mix"),
         ("runs.full.mix", "x", "runs.full: method 16-bit takes no mix"),

@@ -114,13 +114,17 @@ def test_a_missing_model_directory(experiment, tmp_path):
 def test_a_group_size_that_does_not_divide(experiment, size):
     plan = experiment()
     plan = experiment(runs={"int2": run(plan.run("int2"), group_size=size)})
-    assert refused(plan) == f"runs.int2.group_size: {size} does not divide hidden_size 128 of model m"
+    message = (
+        f"runs.int2.group_size: {size} does not divide hidden_size 128 of model m; accepted: a divisor, or pad: true"
+    )
+    assert refused(plan) == message
+    experiment(runs={"int2": run(plan.run("int2"), pad=True)}).check()
 
 
 def test_a_group_size_that_divides_one_width_only(experiment, tmp_path):
     odd = model_directory(tmp_path / "odd", intermediate_size=320)
     plan = experiment(models={"m": {"path": odd}})
-    assert refused(plan) == "runs.int2.group_size: 128 does not divide intermediate_size 320 of model m"
+    assert refused(plan).startswith("runs.int2.group_size: 128 does not divide intermediate_size 320 of model m; ")
 
 
 def test_vocabularies_that_differ(experiment, tmp_path):

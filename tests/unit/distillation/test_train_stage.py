@@ -92,7 +92,7 @@ def test_what_a_run_leaves(undisturbed, tiny_model):
     names = {path.name for path in (undisturbed / "student").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "bitdistiller.json"} <= names
     record = read_json(undisturbed / "student" / "bitdistiller.json")
-    assert record == {"format": "int2", "group_size": 32, "scale_dtype": "bfloat16"}
+    assert record == {"format": "int2", "group_size": 32, "scale_dtype": "bfloat16", "pad": False}
     before, after = load_file(tiny_model / "model.safetensors"), weights(undisturbed)
     assert before.keys() == after.keys()
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}

@@ -50,9 +50,24 @@ def test_lookup_is_one_dense_stream_of_bytes(bits, group_size):
         assert packed == words(row, bits, 8)
 
 
+@pytest.mark.parametrize("name", ["int2", "int3", "nf3", "sym4"])
+def test_padded_groups_go_to_the_layout_of_our_own(name):
+    weight = torch.randn(OUT, 72, generator=torch.Generator().manual_seed(9))
+    chosen = recipe(name, 32, pad=True)
+    layout, number_format = get_layout(chosen), get_format(name, "bfloat16", pad=True)
+    given = number_format.quantize(weight, 32)
+    tensors = layout.encode(*given)
+    assert isinstance(layout, Lookup)
+    assert set(tensors) == set(layout.suffixes)
+    assert tensors["weight_shape"].tolist() == [OUT, 72]
+    for ours, expected in zip(layout.decode(tensors), given, strict=True):
+        assert (ours is None and expected is None) or torch.equal(ours, expected)
+    assert torch.equal(layout.dequantize(tensors), number_format.fake_quantize(weight, 32))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("scale_dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("name", ["int2", "int3", "int4", "nf2", "nf3", "nf4"])
+@pytest.mark.parametrize("name", ["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym8"])
 def test_decode_undoes_encode(name, scale_dtype, dtype):
     weight = torch.randn(OUT, 64, generator=torch.Generator().manual_seed(5))
     number_format = get_format(name, scale_dtype=scale_dtype)

@@ -25,7 +25,7 @@ def logits(model):
 def baked(directory, number_format, group_size, dtype):
     """The fake-quantised model made by swapping layers, not by this room."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    quantize_linears(model, get_format(number_format, scale_dtype="bfloat16"), group_size)
+    quantize_linears(model, get_format(number_format, scale_dtype="bfloat16", pad=True), group_size)
     bake_linears(model)
     plain = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
     plain.load_state_dict(model.state_dict())
@@ -41,10 +41,15 @@ def baked(directory, number_format, group_size, dtype):
         ("llama-tied", "nf2", 32),
         ("qwen2", "nf4", 64),
         ("llama", "int3", 64),
+        ("llama", "sym4", 64),
+        ("qwen3", "sym8", 128),
+        ("llama", "int2", 96),
+        ("llama-tied", "nf3", 96),
     ],
 )
 def test_packed_equals_the_fake_quantised_model(name, number_format, group_size, dtype, model_directory, tmp_path):
-    path = pack(model_directory(name), recipe(number_format, group_size, dtype), tmp_path / "packed")
+    chosen = recipe(number_format, group_size, dtype, pad=128 % group_size > 0)
+    path = pack(model_directory(name), chosen, tmp_path / "packed")
     model = bitdistiller.load_model(path)
     expected = baked(model_directory(name), number_format, group_size, getattr(torch, dtype))
     assert model.dtype == getattr(torch, dtype)

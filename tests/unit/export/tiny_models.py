@@ -44,8 +44,8 @@ def make_model(name):
     return model
 
 
-def recipe(number_format="int2", group_size=64, dtype="bfloat16", scale_dtype="bfloat16"):
-    quantization = Quantization(format=number_format, group_size=group_size, scale_dtype=scale_dtype)
+def recipe(number_format="int2", group_size=64, dtype="bfloat16", scale_dtype="bfloat16", pad=False):
+    quantization = Quantization(format=number_format, group_size=group_size, scale_dtype=scale_dtype, pad=pad)
     return ExportRecipe(quantization=quantization, dtype=dtype)
 
 
