@@ -40,3 +40,25 @@ def error_of(w, x, name, high, low):
     """Mean squared change of the output of one group w (g,) for inputs x (tokens, g)."""
     quantized = QUANTIZERS[name](torch.clamp(w, low, high)[None], len(w))[0]
     return (x @ quantized - x @ w).square().mean().item()
+
+
+def search_clip_in_batches(weight, x, group_size, bits, rows=256):
+    """INTb: the same search as the released code batches it, on tokens, some rows at a time; ends (out, groups, 1)."""
+    high, low = [], []
+    for part in weight.split(rows):
+        w, tokens = part.reshape(len(part), 1, -1, group_size), x.reshape(1, len(x), -1, group_size)
+        top, bottom = w.amax(-1, keepdim=True), w.amin(-1, keepdim=True)
+        output = (tokens * w).sum(-1)
+        best, best_high, best_low = torch.full_like(top, float("inf")), top, bottom
+        for upper in RATIOS:
+            for lower in RATIOS:
+                clamped = torch.clamp(w, bottom * lower, top * upper)
+                quantized = integer(clamped.flatten(1), bits, group_size).view_as(w)
+                error = ((tokens * quantized).sum(-1) - output).square().mean(1).view_as(top)
+                smaller = error < best
+                best = torch.where(smaller, error, best)
+                best_high = torch.where(smaller, top * upper, best_high)
+                best_low = torch.where(smaller, bottom * lower, best_low)
+        high.append(best_high.squeeze(1))
+        low.append(best_low.squeeze(1))
+    return torch.cat(high), torch.cat(low)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference.clip import error_of
+from reference.clip import error_of, search_clip_in_batches
 from reference.clip import search_clip as naive_search
 
 from bitdistiller import kernels
@@ -155,3 +155,10 @@ def test_padded_groups_are_searched_like_full_ones_of_zero_weights():
     expected = search(torch.cat([weight, zeros[0]], dim=1), gram, get_format("int2"), 16)
     assert torch.equal(found.maximum, expected.maximum)
     assert torch.equal(found.minimum, expected.minimum)
+
+
+def test_the_batched_double_of_the_benchmarks_is_the_naive_search_too():
+    weight, x = layer(rows=7, columns=32, dtype=torch.float64)
+    expected = naive_search(weight, x, "int2", 16)[:2]
+    for ours, theirs in zip(search_clip_in_batches(weight, x, 16, 2, rows=3), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,84 @@
+"""Write docs/performance.md from the CSV files in benchmarks/: `python docs/performance.py`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, str]
+
+HEAD = """# Performance
+
+Ratios measured side by side in one run. This page is written by `python docs/performance.py` from the CSV files in
+`benchmarks/`, and those by the scripts beside them; nothing here is from a paper. A device without rows has not been
+measured.
+
+"""
+
+# file -> heading, text, columns of the table by heading
+SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "fake_quantize": (
+        "Fake quantisation",
+        "`python benchmarks/fake_quantize.py`: a float32 weight of 4096x4096 in groups of 128 with bfloat16 scales. "
+        "*Naive* is the formula in plain torch with autograd (`tests/reference/formats.py`). Times are medians of 7; "
+        "peak is memory beyond the weight and the upstream gradient, of which values and gradient are 128 MiB.",
+        {
+            "Device": "device",
+            "Format": "format",
+            "Form": "form",
+            "Forward, ms": "forward_ms",
+            "With backward, ms": "forward_backward_ms",
+            "Times faster": "times_faster",
+            "Peak, MiB": "peak_mib",
+            "Share of naive peak": "share_of_naive_peak",
+            "Forward, share of copy bandwidth": "forward_share_of_copy_bandwidth",
+            "Share of a training step": "share_of_training_step",
+        },
+    ),
+    "clip": (
+        "Clip search",
+        "`python benchmarks/clip.py`: *naive, group by group* is the double of the tests on stored tokens; *256 rows at "
+        "a time* is the same search batched as the released code does it. Ours includes the Gram matrices. The last "
+        "rows are whole processes that search one layer of LLaMA-2-7B's largest shape.",
+        {
+            "Device": "device",
+            "Layer": "shape",
+            "Tokens": "tokens",
+            "Search": "search",
+            "Seconds": "seconds",
+            "Times faster than naive": "times_faster_than_naive",
+            "Than batched naive": "times_faster_than_batched_naive",
+            "Peak, MiB": "peak_mib",
+            "Groups with the same ends": "identical_groups",
+            "Error of the others, relative": "largest_relative_error_of_the_rest",
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [section(name, *content) for name, content in SECTIONS.items()]
+    (ROOT / "docs" / "performance.md").write_text(HEAD + "\n".join(parts), encoding="utf-8")
+
+
+def section(name: str, heading: str, text: str, columns: dict[str, str]) -> str:
+    """One benchmark: what was measured, on what, and the table."""
+    path = ROOT / "benchmarks" / f"{name}.csv"
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    machines = "; ".join(dict.fromkeys(row["machine"] for row in rows))
+    return f"## {heading}\n\n{text}\n\n{table(rows, columns)}\nMeasured on: {machines}.\n"
+
+
+def table(rows: list[Row], columns: dict[str, str]) -> str:
+    """A Markdown table; columns that are empty in every row are left out."""
+    kept = {title: key for title, key in columns.items() if any(row[key] for row in rows)}
+    lines = ["| " + " | ".join(kept) + " |", "|" + " --- |" * len(kept)]
+    lines += ["| " + " | ".join(row[key] or "–" for key in kept.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
