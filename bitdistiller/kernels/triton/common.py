@@ -5,13 +5,18 @@ import triton.language as tl
 
 
 @triton.jit
-def load_groups(pointer, count, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """ROWS groups of this program as float32 (ROWS, COLUMNS), their offsets, and what of them is inside the tensor."""
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = (rows < count)[:, None] & (columns < SIZE)[None, :]
-    offsets = rows[:, None] * SIZE + columns[None, :]
-    return tl.load(pointer + offsets, mask=inside, other=0.0).to(tl.float32), offsets, inside
+def tile(count, SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """First of the ROWS groups of this program, offsets (ROWS, COLUMNS) from its first weight, and which exist."""
+    start = tl.program_id(0).to(tl.int64) * ROWS
+    rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    inside = (rows < count - start)[:, None] & (columns < SIZE)[None, :]
+    return start, rows[:, None] * SIZE + columns[None, :], inside
+
+
+@triton.jit
+def load_groups(pointer, offsets, inside):
+    """Weights (ROWS, COLUMNS) as float32, 0 where there are none."""
+    return tl.load(pointer + offsets, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -72,7 +77,7 @@ def add_to_ends(gradient, weight, inside, end, share):
 
 
 @triton.jit
-def store_scales(pointer, scale, count, index: tl.constexpr, scales: tl.constexpr, ROWS: tl.constexpr):
+def store_scales(pointer, scale, start, count, index: tl.constexpr, scales: tl.constexpr, ROWS: tl.constexpr):
     """Scale number `index` of `scales` of each group; scale (ROWS, 1)."""
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    tl.store(pointer + rows * scales + index, scale, mask=rows < count)
+    rows = tl.arange(0, ROWS)[:, None]
+    tl.store(pointer + start * scales + rows * scales + index, scale, mask=rows < count - start)

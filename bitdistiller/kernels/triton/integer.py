@@ -12,6 +12,7 @@ from bitdistiller.kernels.triton.common import (
     round_scale,
     store_groups,
     store_scales,
+    tile,
 )
 
 
@@ -54,14 +55,15 @@ def forward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Values of ROWS groups, and their scales."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
     maximum, minimum = group_ends(weight, SIZE, COLUMNS)
     scale, zero_point = _grid(maximum, minimum, LEVELS, MINIMUM_RANGE, EXTEND, ROUND_SCALE)
     steps = tl.broadcast_to(scale, weight.shape)
     codes = clamp(round_even(tl.div_rn(weight, steps)) + zero_point, 0.0, LEVELS)
     values = (codes - zero_point) * scale
-    store_groups(output_pointer, offsets, values, inside)
-    store_scales(scale_pointer, scale, count, 0, 1, ROWS)
+    store_groups(output_pointer + start * SIZE, offsets, values, inside)
+    store_scales(scale_pointer, scale, start, count, 0, 1, ROWS)
 
 
 @triton.jit
@@ -80,8 +82,9 @@ def backward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Gradients of ROWS groups."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
-    upstream = tl.load(upstream_pointer + offsets, mask=inside, other=0.0).to(tl.float32)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
+    upstream = load_groups(upstream_pointer + start * SIZE, offsets, inside)
     maximum, minimum = group_ends(weight, SIZE, COLUMNS)
     scale, zero_point = _grid(maximum, minimum, LEVELS, MINIMUM_RANGE, EXTEND, ROUND_SCALE)
     ratio = tl.div_rn(weight, tl.broadcast_to(scale, weight.shape))
@@ -95,4 +98,4 @@ def backward_kernel(
         slope = tl.where(high - low >= MINIMUM_RANGE, slope, 0.0)
         gradient = add_to_ends(gradient, weight, inside, maximum, tl.where(high == maximum, slope, 0.0))
         gradient = add_to_ends(gradient, weight, inside, minimum, tl.where(low == minimum, -slope, 0.0))
-    store_groups(output_pointer, offsets, gradient, inside)
+    store_groups(output_pointer + start * SIZE, offsets, gradient, inside)

@@ -10,6 +10,7 @@ from bitdistiller.kernels.triton.common import (
     round_scale,
     store_groups,
     store_scales,
+    tile,
 )
 
 
@@ -53,14 +54,15 @@ def forward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Values of ROWS groups, and their two scales."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
     maximum, minimum = group_ends(weight, SIZE, COLUMNS)
     below, above = round_scale(tl.abs(minimum), ROUND_SCALE), round_scale(tl.abs(maximum), ROUND_SCALE)
     ratio, scale = _ratio(weight, below, above)
     values = _snap(ratio, NEGATIVE_LEVELS, NEGATIVE_BOUNDARIES, POSITIVE_LEVELS, POSITIVE_BOUNDARIES) * scale
-    store_groups(output_pointer, offsets, values, inside)
-    store_scales(scale_pointer, below, count, 0, 2, ROWS)
-    store_scales(scale_pointer, above, count, 1, 2, ROWS)
+    store_groups(output_pointer + start * SIZE, offsets, values, inside)
+    store_scales(scale_pointer, below, start, count, 0, 2, ROWS)
+    store_scales(scale_pointer, above, start, count, 1, 2, ROWS)
 
 
 @triton.jit
@@ -80,8 +82,9 @@ def backward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Gradients of ROWS groups."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
-    gradient = tl.load(upstream_pointer + offsets, mask=inside, other=0.0).to(tl.float32)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
+    gradient = load_groups(upstream_pointer + start * SIZE, offsets, inside)
     if SCALE_GRAD:
         maximum, minimum = group_ends(weight, SIZE, COLUMNS)
         below, above = round_scale(tl.abs(minimum), ROUND_SCALE), round_scale(tl.abs(maximum), ROUND_SCALE)
@@ -94,4 +97,4 @@ def backward_kernel(
         negative = tl.where(minimum > 0.0, from_below, tl.where(minimum < 0.0, -from_below, 0.0))
         gradient = add_to_ends(gradient, weight, inside, maximum, positive)
         gradient = add_to_ends(gradient, weight, inside, minimum, negative)
-    store_groups(output_pointer, offsets, gradient, inside)
+    store_groups(output_pointer + start * SIZE, offsets, gradient, inside)

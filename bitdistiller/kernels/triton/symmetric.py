@@ -11,6 +11,7 @@ from bitdistiller.kernels.triton.common import (
     round_scale,
     store_groups,
     store_scales,
+    tile,
 )
 
 
@@ -29,14 +30,15 @@ def forward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Values of ROWS groups, and their scales."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
     maximum, minimum = group_ends(weight, SIZE, COLUMNS)
     largest = tl.maximum(tl.abs(maximum), tl.abs(minimum), propagate_nan=tl.PropagateNan.ALL) + EPSILON
     scale = round_scale(tl.div_rn(tl.full(largest.shape, LEVELS, tl.float32), largest), ROUND_SCALE)
     codes = clamp(round_even(weight * scale), -LEVELS, LEVELS)
     values = tl.div_rn(codes, tl.broadcast_to(scale + EPSILON, codes.shape))
-    store_groups(output_pointer, offsets, values, inside)
-    store_scales(scale_pointer, scale, count, 0, 1, ROWS)
+    store_groups(output_pointer + start * SIZE, offsets, values, inside)
+    store_scales(scale_pointer, scale, start, count, 0, 1, ROWS)
 
 
 @triton.jit
@@ -55,7 +57,8 @@ def backward_kernel(
     ROUND_SCALE: tl.constexpr,
 ):
     """Gradients of ROWS groups: the upstream one, gated."""
-    weight, offsets, inside = load_groups(weight_pointer, count, SIZE, ROWS, COLUMNS)
-    upstream = tl.load(upstream_pointer + offsets, mask=inside, other=0.0).to(tl.float32)
+    start, offsets, inside = tile(count, SIZE, ROWS, COLUMNS)
+    weight = load_groups(weight_pointer + start * SIZE, offsets, inside)
+    upstream = load_groups(upstream_pointer + start * SIZE, offsets, inside)
     gradient = tl.where(tl.abs(weight) < GATE, upstream, 0.0)
-    store_groups(output_pointer, offsets, gradient, inside)
+    store_groups(output_pointer + start * SIZE, offsets, gradient, inside)
