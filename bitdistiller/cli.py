@@ -8,7 +8,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,26 +93,40 @@ def clip(
     group_size: GroupSize = None,
     texts: Annotated[config.CalibrationDataset | None, typer.Option(help="Calibration texts.")] = None,
     path: Annotated[Path | None, typer.Option(help="Local file of calibration texts.")] = None,
+    shard: Annotated[int | None, typer.Option(help="Take only the Grams of this shard, from 0.")] = None,
+    num_shards: Annotated[int, typer.Option(help="Shards the calibration sequences are divided over.")] = 1,
+    grams: Annotated[list[Path], typer.Option(help="Output directory of a shard; repeatable, give all of them.")] = [],  # noqa: B006
     recipe: Recipe = None,
     changes: Changes = [],  # noqa: B006
     work: Work = None,
     time_budget: Budget = None,
     walltime: Walltime = None,
 ) -> None:
-    """Search asymmetric clip ranges, block by block."""
-    given = _changes(
-        changes,
-        quantization__format=format,
-        quantization__group_size=group_size,
-        calibration__texts=texts,
-        calibration__path=path,
-    )
-    options = load_recipe(config.ClipRecipe, recipe, given)
+    """Search asymmetric clip ranges, block by block; or take the Gram matrices of one shard of the texts."""
+    calibration = {"calibration__texts": texts, "calibration__path": path}
+    common = {"model": model, "output": output, "work": work, "time_budget": _budget(time_budget, walltime)}
+    if shard is None:
+        given = _changes(changes, quantization__format=format, quantization__group_size=group_size, **calibration)
+        _clip(load_recipe(config.ClipRecipe, recipe, given), grams=grams, **common)
+    elif format or grams:
+        raise InputError(f"--shard: Grams do not depend on {'--format' if format else '--grams'}; leave it out")
+    else:
+        options = load_recipe(config.GramRecipe, recipe, _changes(changes, group_size=group_size, **calibration))
+        _shard(options, shard=shard, shards=num_shards, **common)
+
+
+def _clip(options: config.ClipRecipe, **common: Any) -> None:
     from bitdistiller.calibration.stage import run
     from bitdistiller.data.calibration_texts import calibration_texts
 
-    texts = partial(calibration_texts, options.calibration)
-    run(options, model=model, texts=texts, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, texts=partial(calibration_texts, options.calibration), **common)
+
+
+def _shard(options: config.GramRecipe, **common: Any) -> None:
+    from bitdistiller.calibration.shards import run_shard
+    from bitdistiller.data.calibration_texts import calibration_texts
+
+    run_shard(options, texts=partial(calibration_texts, options.calibration), **common)
 
 
 @app.command()

@@ -17,7 +17,7 @@ Dtype = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
-RESERVED_RUN_NAMES = ("base", "clip", "mixes")
+RESERVED_RUN_NAMES = ("base", "clip", "grams", "mixes")
 
 PromptDataset = Literal[
     "wikitext",
@@ -204,6 +204,10 @@ class Calibration(Section):
         return self
 
 
+SEARCH_ONLY = frozenset({"shards", "grid_steps", "grid_limit", "refinement"})
+"""Options of a calibration on which its Gram matrices do not depend."""
+
+
 class Quantization(Section):
     """A number format with its group size."""
 
@@ -220,6 +224,14 @@ class ClipRecipe(Section):
     """Everything the stage `clip` needs."""
 
     quantization: Quantization
+    calibration: Calibration
+
+
+class GramRecipe(Section):
+    """Everything one shard of the calibration needs; Gram matrices do not depend on the number format."""
+
+    group_size: PositiveInt = 128
+    """Consecutive input columns that share a scale."""
     calibration: Calibration
 
 

@@ -12,6 +12,7 @@ from bitdistiller import config
 RECIPES: dict[str, Any] = {
     "pretrain-demo": config.DemoTeacherRecipe,
     "clip": config.ClipRecipe,
+    "gram": config.GramRecipe,
     "generate": config.Mix,
     "mix": config.Mix,
     "train": config.TrainRecipe,

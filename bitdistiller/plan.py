@@ -10,11 +10,14 @@ from typing import Any
 
 from bitdistiller.config import (
     METHODS,
+    SEARCH_ONLY,
+    Calibration,
     ClipRecipe,
     EvaluateRecipe,
     Evaluation,
     Experiment,
     ExportRecipe,
+    GramRecipe,
     Method,
     Mix,
     Resources,
@@ -50,6 +53,10 @@ class Plan:
     def clip(self, run: str) -> Path:
         """Output directory of `clip`, shared by all runs with the same calibration, format and group size."""
         return self.results / self.run(run).model / "clip" / self.clip_name(run)
+
+    def gram(self, run: str, shard: int) -> Path:
+        """Output directory of one shard of `gram`, shared by all runs with the same calibration and group size."""
+        return self.results / self.run(run).model / "grams" / self.gram_name(run) / "shards" / f"{shard:05d}"
 
     def run_directory(self, run: str) -> Path:
         """Directory of everything that belongs to one run alone."""
@@ -106,15 +113,39 @@ class Plan:
             (run.model, self.clip_name(name)): name for name, run in self.experiment.runs.items() if run.calibration
         }
 
+    def gram_name(self, run: str) -> str:
+        """Calibration and group size as one readable name."""
+        return f"{self.run(run).calibration}-g{self.run(run).group_size}"
+
+    @cached_property
+    def grams(self) -> dict[tuple[str, str], str]:
+        """A run for every (model, gram name)."""
+        return {(self.run(name).model, self.gram_name(name)): name for name in self.clips.values()}
+
     def clip_recipe(self, run: str) -> ClipRecipe:
         """Recipe of `clip`."""
+        return ClipRecipe(quantization=self.run(run).quantization, calibration=self._calibration(run))
+
+    def gram_recipe(self, run: str) -> GramRecipe:
+        """Recipe of `gram`, without the options of the search, which change no Gram."""
+        calibration = self._calibration(run)
+        defaults = {key: Calibration.model_fields[key].default for key in SEARCH_ONLY}
+        calibration = calibration.model_copy(update=defaults)
+        return GramRecipe(group_size=self.run(run).group_size, calibration=calibration)
+
+    def gram_shards(self, run: str) -> list[Path]:
+        """Output directories of the shards that `clip` adds up; none where it takes its Grams itself."""
+        shards = self._calibration(run).shards
+        return [self.gram(run, shard) for shard in range(shards)] if shards > 1 else []
+
+    def _calibration(self, run: str) -> Calibration:
+        """The calibration of a run, with the demo corpus in place."""
         chosen = self.run(run)
         calibration = self.experiment.calibrations[str(chosen.calibration)]
         if calibration.texts == "demo" and calibration.path is None:
-            calibration = calibration.model_copy(
-                update={"path": self._corpus(chosen.model, "demo-calibration", "train")}
-            )
-        return ClipRecipe(quantization=chosen.quantization, calibration=calibration)
+            path = self._corpus(chosen.model, "demo-calibration", "train")
+            calibration = calibration.model_copy(update={"path": path})
+        return calibration
 
     def mix_recipe(self, name: str) -> Mix:
         """Recipe of `generate` and `mix`, with the demo corpus in place."""

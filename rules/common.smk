@@ -38,6 +38,7 @@ wildcard_constraints:
     run="|".join(map(re.escape, experiment.runs)),
     mix="|".join(map(re.escape, experiment.mixes)) or "(?!)",
     evaluation="|".join(map(re.escape, experiment.evaluations)) or "(?!)",
+    gram="|".join({re.escape(name) for _, name in plan.grams}) or "(?!)",
     shard=r"\d{5}",
 
 
@@ -92,6 +93,11 @@ def clip_recipe(wildcards):
 def clip_texts(wildcards):
     """Local calibration file."""
     return outside([plan.clip_recipe(clip_run(wildcards)).calibration.path])
+
+
+def gram_run(wildcards):
+    """A run that shares the Gram matrices of these wildcards."""
+    return plan.grams[(wildcards.model, wildcards.gram)]
 
 
 def mix_recipe(wildcards):

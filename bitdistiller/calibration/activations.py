@@ -6,11 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bitdistiller.calibration.gram import GramAccumulator
-from bitdistiller.layers import block_linears, decoder_blocks
+from bitdistiller.calibration.weights import ModelWeights, Tensors
+from bitdistiller.layers import block_linears
 
-TOKENS_AT_ONCE = 8192
+TOKENS_AT_ONCE = 4096
+"""Tokens that go through a block together. At LLaMA-7B's shapes the device then holds 0.8 GB of weights, 0.7 GB of
+feed-forward activations and, where the attention kernel stores its matrices, 1.6 GB of these: 3.3 GB with the rest.
+"""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """What a block is called with besides the hidden states: masks, positions, switches."""
@@ -21,47 +26,74 @@ Grams = dict[str, GramAccumulator]
 class ActivationWalk:
     """Carries the calibration tokens through a model block by block; every activation is float32.
 
-    Only the inputs of the next block are kept, on the host, and only the block at work is on `device` and in float32,
-    so memory does not grow with the depth of the model. The model's own weights are never changed.
+    Only the inputs of the next block are kept, on the host, and only the block at work is on `device`, so memory does
+    not grow with the depth of the model. The model's own weights are never changed.
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module, tokens: Tensor, device: torch.device | str = "cpu") -> None:
+    def __init__(self, weights: ModelWeights | nn.Module, tokens: Tensor, device: torch.device | str = "cpu") -> None:
         """Embed `tokens` (n, length) and find out how the model calls its blocks."""
+        self.weights = weights if isinstance(weights, ModelWeights) else ModelWeights(weights)
         self.device = torch.device(device)
-        self.name, self.blocks = decoder_blocks(model)
+        self.name, self.blocks = self.weights.name, self.weights.blocks
         self.position = 0
-        self._hidden: list[Tensor] = []
+        self.hidden: list[Tensor] = []
         self._calls: dict[int, list[Call]] = {}
-        model.eval()
-        _upcast_outside(model, self.blocks)
-        for batch in tokens.split(max(1, TOKENS_AT_ONCE // tokens.shape[1])):
-            hidden, calls = _record_calls(model, self.blocks, batch)
-            self._hidden.append(hidden)
+        around = self.weights.around("cpu", head=False)
+        for batch in batches(tokens):
+            hidden, calls = _record_calls(self.weights, around, batch)
+            self.hidden.append(hidden)
             self._calls.setdefault(len(batch), calls)
+        self.weights.release()
 
     @torch.no_grad()
-    def step(self, watched: Sequence[str] = (), group_size: int | None = None, stride: int = 1) -> Grams:
+    def step(
+        self, watched: Sequence[str] = (), group_size: int | None = None, stride: int = 1, before: int = 0
+    ) -> Grams:
         """Run the next block; returns the GramAccumulator of each `watched` linear by its name inside the block.
 
-        Linears that see the same input share one accumulator. `group_size` and `stride` are those of the Grams.
+        Linears that see the same input share one accumulator. `group_size`, `stride` and `before` are those of the
+        Grams.
         """
-        block = self.blocks[self.position]
-        with _at_work(block, self.device), _watching(block, watched, group_size, stride) as grams:
-            for index, hidden in enumerate(self._hidden):
-                args, kwargs = _move(self._calls[len(hidden)][self.position], self.device)
-                output = block(hidden.to(self.device), *args, **kwargs)
-                output = output[0] if isinstance(output, tuple) else output
-                self._hidden[index] = output.to(hidden.device)
+        index, block = self.position, self.blocks[self.position]
+        tensors = self.weights.block(index, self.device)
+        self.weights.release()
+        with _watching(block, watched, group_size, stride, before) as grams:
+            for number, hidden in enumerate(self.hidden):
+                output = self.run(index, tensors, hidden.to(self.device))
+                self.hidden[number] = output.to(hidden.device)
         self.position += 1
         return grams
+
+    def run(self, index: int, tensors: Tensors, hidden: Tensor) -> Tensor:
+        """The output of block `index` with these `tensors` for one batch of hidden states on `device`."""
+        args, kwargs = _move(self._calls[len(hidden)][index], self.device)
+        output = functional_call(self.blocks[index], tensors, (hidden, *args), kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+
+def batches(tokens: Tensor) -> tuple[Tensor, ...]:
+    """The sequences (n, length) in batches of at most TOKENS_AT_ONCE tokens, and at least one sequence."""
+    return tokens.split(max(1, TOKENS_AT_ONCE // tokens.shape[1]))
+
+
+@contextmanager
+def replaced_blocks(blocks: nn.ModuleList, forward: Any) -> Iterator[None]:
+    """Call `forward(hidden_states, ...)` in place of every block."""
+    for block in blocks:
+        block.forward = forward
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
 
 
 class _LastBlockReached(Exception):
     """Ends a forward pass that was only there to see how the blocks are called."""
 
 
-def _record_calls(model: nn.Module, blocks: nn.ModuleList, batch: Tensor) -> tuple[Tensor, list[Call]]:
+def _record_calls(weights: ModelWeights, around: Tensors, batch: Tensor) -> tuple[Tensor, list[Call]]:
     """The first block's input, and how every block is called, without running any block."""
     inputs: list[Tensor] = []
     calls: list[Call] = []
@@ -69,23 +101,19 @@ def _record_calls(model: nn.Module, blocks: nn.ModuleList, batch: Tensor) -> tup
     def record(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         inputs.append(hidden_states)
         calls.append((args, kwargs))
-        if len(calls) == len(blocks):
+        if len(calls) == len(weights.blocks):
             raise _LastBlockReached
         return hidden_states
 
-    for block in blocks:
-        block.forward = record
-    try:
-        with suppress(_LastBlockReached):
-            model(input_ids=batch.to(model.device), use_cache=False)
-    finally:
-        for block in blocks:
-            del block.forward
+    with replaced_blocks(weights.blocks, record), suppress(_LastBlockReached):
+        functional_call(weights.network, around, kwargs={"input_ids": batch, "use_cache": False})
     return inputs[0], calls
 
 
 @contextmanager
-def _watching(block: nn.Module, names: Sequence[str], group_size: int | None, stride: int) -> Iterator[Grams]:
+def _watching(
+    block: nn.Module, names: Sequence[str], group_size: int | None, stride: int, before: int
+) -> Iterator[Grams]:
     """Accumulate the Gram of each named linear's input while the block runs."""
     grams: Grams = {}
     inputs: dict[tuple, tuple[Tensor, GramAccumulator]] = {}
@@ -94,7 +122,7 @@ def _watching(block: nn.Module, names: Sequence[str], group_size: int | None, st
     def watch(name: str, x: Tensor) -> None:
         if name not in grams:
             identity = (x.data_ptr(), x.shape, x.stride())
-            _, grams[name] = inputs.setdefault(identity, (x, GramAccumulator(group_size, stride)))
+            _, grams[name] = inputs.setdefault(identity, (x, GramAccumulator(group_size, stride, before)))
         if leaders.setdefault(grams[name], name) == name:
             grams[name].add(x)
 
@@ -108,28 +136,6 @@ def _watching(block: nn.Module, names: Sequence[str], group_size: int | None, st
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _at_work(block: nn.Module, device: torch.device) -> Iterator[None]:
-    """Hold a block on `device` in float32; afterwards it is where and what it was."""
-    before = [(parameter, parameter.data) for parameter in block.parameters()]
-    buffers = [(buffer, buffer.data) for buffer in block.buffers()]
-    try:
-        for tensor, data in before + buffers:
-            tensor.data = data.to(device, torch.float32 if data.is_floating_point() else data.dtype)
-        yield
-    finally:
-        for tensor, data in before + buffers:
-            tensor.data = data
-
-
-def _upcast_outside(model: nn.Module, blocks: nn.ModuleList) -> None:
-    """Make everything outside the blocks (embeddings, norms, heads) float32, in place."""
-    inside = {id(tensor) for tensor in (*blocks.parameters(), *blocks.buffers())}
-    for tensor in (*model.parameters(), *model.buffers()):
-        if id(tensor) not in inside and tensor.is_floating_point():
-            tensor.data = tensor.data.float()
 
 
 def _move(value: Any, device: torch.device) -> Any:

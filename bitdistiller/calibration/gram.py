@@ -31,19 +31,23 @@ def gram_root(gram: Tensor) -> Tensor:
 class GramAccumulator:
     """The Gram matrices of one layer input, summed over batches in float64.
 
-    Every `stride`-th token counts, beginning with the first; `tokens` is how many have.
+    Every `stride`-th token counts, beginning with the first of all; `before` tokens of other shards came earlier.
+    `tokens` is how many have counted here.
     """
 
-    def __init__(self, group_size: int | None, stride: int = 1) -> None:
+    def __init__(self, group_size: int | None, stride: int = 1, before: int = 0) -> None:
         self.group_size, self.stride = group_size, stride
         self.tokens = 0
-        self._seen = 0
+        self._seen = before
         self._sum: Tensor | None = None
 
-    def add(self, x: Tensor) -> None:
-        """Count a batch of inputs (..., in)."""
+    def add(self, x: Tensor, importance: Tensor | None = None) -> None:
+        """Count a batch of inputs (..., in); `importance` (...), not negative, weights its tokens."""
         rows = x.detach().reshape(-1, x.shape[-1])
-        kept = rows[-self._seen % self.stride :: self.stride]
+        chosen = slice(-self._seen % self.stride, None, self.stride)
+        kept = rows[chosen]
+        if importance is not None:
+            kept = kept * importance.detach().reshape(-1, 1)[chosen].sqrt()
         for part in kept.split(TOKENS_AT_ONCE):
             gram = _gram(part, self.group_size).double()
             self._sum = gram if self._sum is None else self._sum.add_(gram)

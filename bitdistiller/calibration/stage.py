@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
 
-from bitdistiller.calibration.activations import ActivationWalk
 from bitdistiller.calibration.clip import search
+from bitdistiller.calibration.collect import GramJob, collect_grams, device, walked_grams
+from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
 from bitdistiller.calibration.ranges import CLIP, clip_tensors, load_clip, save_tensors
 from bitdistiller.calibration.report import CLIP_REPORT, describe_layer
-from bitdistiller.calibration.tokens import calibration_tokens
-from bitdistiller.config import Calibration, ClipRecipe
-from bitdistiller.errors import InputError
-from bitdistiller.formats import get_format, resolve_group_size
-from bitdistiller.layers import block_linears, decoder_blocks
+from bitdistiller.calibration.shards import GRAMS, check_finished, identity_of_inputs, ordered_shards
+from bitdistiller.calibration.stored import Gram, add_grams, grams_file
+from bitdistiller.calibration.tokens import share_of
+from bitdistiller.calibration.weights import ModelWeights, open_weights
+from bitdistiller.config import ClipRecipe
+from bitdistiller.formats import get_format
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
-
-TOKENS = "tokens.safetensors"
 
 
 def run(
@@ -37,102 +34,97 @@ def run(
     output: Path,
     work: Path | None,
     time_budget: float | None,
+    grams: Sequence[Path] = (),
 ) -> None:
     """Search the clip ranges of `model`, a Hugging Face directory, on calibration texts.
 
-    `texts` is called only when no earlier attempt left its tokens in the work directory. Finished blocks are kept
-    there too: a later attempt takes the activations through them again but searches only the others. Raises
-    InputError when the group size does not divide a layer, no layer is left to clip, or the texts are too short.
+    With `grams`, the output directories of all shards of `shards.run_shard`, their sums are searched and no activation
+    is computed. Else `texts` is called, once over all attempts, and the Grams are taken here. Finished blocks are kept
+    in the work directory. Raises InputError when the group size does not divide a layer, no layer is left to clip, the
+    texts are too short, or the shards are not those of this calibration.
     """
-    local = {"texts": recipe.calibration.path} if recipe.calibration.path else {}
+    check_finished(grams)
+    shards = {f"grams-{number:05}": path for number, path in enumerate(grams)}
     with open_stage(
         "clip",
         version=1,
         recipe=recipe,
-        inputs={"model": model, **local},
+        inputs={"model": model, **local_texts(recipe.calibration), **shards},
         output=output,
         work=work,
         time_budget=time_budget,
     ) as stage:
-        tokens = _tokens(recipe.calibration, model, texts, stage.work / TOKENS)
-        network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-        layers = _layers_to_clip(network, recipe)
-        rate = _search_blocks(recipe, stage, network, layers, tokens)
+        weights = open_weights(model)
+        layers = layers_to_clip(weights, recipe.calibration.skip, recipe.quantization.group_size)
+        done = sum(_report_file(stage, index).exists() for index in range(len(layers)))
+        if grams:
+            identity = identity_of_inputs(stage, recipe.calibration, recipe.quantization.group_size)
+            stored = ordered_shards(grams, identity)
+            found = _stored(stage, stored, done, len(layers))
+        else:
+            tokens = all_tokens(recipe.calibration, model, texts, stage.work)
+            found = _taken(recipe, stage, weights, layers, tokens, done)
+        rate = _search_blocks(recipe, stage, weights, layers, done, found)
         _finish(recipe, stage, len(layers), rate)
 
 
-def _tokens(calibration: Calibration, model: Path, texts: Callable[[], Sequence[str]], kept: Path) -> Tensor:
-    """The calibration tokens (n, length), of an earlier attempt where there was one."""
-    if kept.exists():
-        return load_file(kept)["tokens"]
-    context = AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings
-    tokens = calibration_tokens(
-        texts(),
-        AutoTokenizer.from_pretrained(model),
-        samples=calibration.samples,
-        sequence_length=min(calibration.block_length, context),
-        max_tokens_per_text=calibration.max_text_tokens,
-    )
-    logger.info("calibration: %d sequences of %d tokens", *tokens.shape)
-    save_tensors(kept, {"tokens": tokens})
-    return tokens
+def _taken(
+    recipe: ClipRecipe, stage: Stage, weights: ModelWeights, layers: list[list[str]], tokens: Tensor, done: int
+) -> Iterator[dict[str, Gram]]:
+    """The Grams of the blocks after the first `done`, from the model; weighted ones all come before the first."""
+    share = share_of(tokens, recipe.calibration.tokens)
+    job = GramJob(stage, weights, layers, recipe.quantization.group_size, share, recipe.calibration.importance)
+    if job.importance:
+        collect_grams(job, stage.work / GRAMS)
+        return _stored(stage, [stage.work / GRAMS], done, len(layers))
+    walked = walked_grams(job, done)
+    return ({name: Gram(gram.gram(), gram.tokens) for name, gram in grams.items()} for grams in walked)
 
 
-def _layers_to_clip(model: nn.Module, recipe: ClipRecipe) -> list[list[str]]:
-    """For every block the names of its layers to clip; all layers must fit the group size."""
-    prefix, blocks = decoder_blocks(model)
-    layers = []
-    for index, block in enumerate(blocks):
-        for name, linear in block_linears(block):
-            resolve_group_size(linear.in_features, recipe.quantization.group_size, f"{prefix}.{index}.{name}")
-        layers.append([name for name, _ in block_linears(block) if not is_skipped(name, recipe.calibration.skip)])
-    if not any(layers):
-        raise InputError(f"calibration.skip: {', '.join(recipe.calibration.skip)} leaves no layer to clip")
-    return layers
-
-
-def is_skipped(name: str, patterns: Sequence[str]) -> bool:
-    """Patterns are looked for in the projection's own name only: `block_sparse_moe.w1` is not a `k_` projection."""
-    return any(pattern in name.rpartition(".")[2] for pattern in patterns)
+def _stored(stage: Stage, directories: Sequence[Path], done: int, blocks: int) -> Iterator[dict[str, Gram]]:
+    """The Grams of the blocks after the first `done`, summed over the directories."""
+    for index in range(done, blocks):
+        stage.deadline.check()
+        yield add_grams([grams_file(directory, index) for directory in directories])
 
 
 def _search_blocks(
-    recipe: ClipRecipe, stage: Stage, model: nn.Module, layers: list[list[str]], tokens: Tensor
+    recipe: ClipRecipe,
+    stage: Stage,
+    weights: ModelWeights,
+    layers: list[list[str]],
+    done: int,
+    found: Iterator[dict[str, Gram]],
 ) -> float:
     """Search the blocks that no earlier attempt has finished; returns blocks per second."""
-    kept = recipe.calibration.tokens
-    stride = max(1, tokens.numel() // kept) if kept else 1
-    done = sum(_report_file(stage, index).exists() for index in range(len(layers)))
     if done == len(layers):
         return 0.0
     with stage.progress("clip", len(layers), done, "block") as bar:
-        walk = ActivationWalk(model, tokens, "cuda" if torch.cuda.is_available() else "cpu")
-        for _ in range(done):
-            walk.step()
-        for names in layers[done:]:
-            stage.deadline.check()
-            _search_block(recipe, stage, walk, names, stride)
+        for index, grams in enumerate(found, start=done):
+            names = [f"{weights.name}.{index}.{name}" for name in layers[index]]
+            _search_block(recipe, stage, weights, index, names, grams)
             stage.commit()
             bar.advance()
         return bar.rate
 
 
-def _search_block(recipe: ClipRecipe, stage: Stage, walk: ActivationWalk, names: list[str], stride: int) -> None:
+def _search_block(
+    recipe: ClipRecipe, stage: Stage, weights: ModelWeights, index: int, names: list[str], grams: dict[str, Gram]
+) -> None:
     """Search one block and keep its ranges and its report; the report comes last and marks the block as finished."""
-    quantization, index = recipe.quantization, walk.position
+    quantization = recipe.quantization
     number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
-    grams = walk.step(names, quantization.group_size, stride)
     tensors: dict[str, Tensor] = {}
     reports: list[dict[str, Any]] = []
     for name in names:
-        full_name, linear = f"{walk.name}.{index}.{name}", walk.blocks[index].get_submodule(name)
         if name not in grams:
-            logger.warning("%s: no calibration token reached it, so it is not clipped", full_name)
+            logger.warning("%s: no calibration token reached it, so it is not clipped", name)
             continue
-        weight = linear.weight.detach().to(walk.device)
-        found = search(weight, grams[name].gram(), number_format, quantization.group_size, full_name)
-        tensors |= clip_tensors(full_name, found)
-        reports.append(describe_layer(full_name, found, grams[name].tokens))
+        weight, gram = weights.tensor(f"{name}.weight").to(device()), grams[name]
+        weights.release()
+        found = search(weight, gram.matrix, number_format, quantization.group_size, name)
+        tensors |= clip_tensors(name, found)
+        reports.append(describe_layer(name, found, gram.tokens))
     save_tensors(_ranges_file(stage, index), tensors)
     write_json(_report_file(stage, index), reports)
 

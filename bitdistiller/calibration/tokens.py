@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,3 +38,28 @@ def calibration_tokens(
             "accepted: more or longer texts, a larger max_text_tokens, or a shorter block_length"
         )
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)
+
+
+class Share(NamedTuple):
+    """What one job calibrates on: its sequences, and where they lie among all of them."""
+
+    tokens: Tensor
+    """Token ids (n, length)."""
+    stride: int
+    """Every stride-th token of the whole calibration text counts, beginning with its first."""
+    before: int
+    """Tokens of the shards before this one."""
+
+
+def share_of(tokens: Tensor, kept: int | None, shard: int = 0, shards: int = 1) -> Share:
+    """Shard `shard` of `shards` of the sequences (n, length): a contiguous chunk, so that strides go on across shards.
+
+    `kept` is about how many tokens of all shards together count (None: all). Raises InputError when there are more
+    shards than sequences.
+    """
+    count, length = tokens.shape
+    if shards > count:
+        raise InputError(f"--num-shards: {shards} shards for {count} calibration sequences; accepted: at most {count}")
+    stride = max(1, tokens.numel() // kept) if kept else 1
+    first, last = shard * count // shards, (shard + 1) * count // shards
+    return Share(tokens[first:last], stride, first * length)

@@ -49,6 +49,14 @@ class TensorFiles:
         header = self._handle(self._file_of[name]).get_slice(name)
         return math.prod(header.get_shape()) * BITS[header.get_dtype()] // 8
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor, from the header."""
+        return tuple(self._handle(self._file_of[name]).get_slice(name).get_shape())
+
+    def close(self) -> None:
+        """Let go of the file read last, and so of the memory that its mapped pages count for."""
+        self._open = None
+
     @property
     def total_bytes(self) -> int:
         """Bytes of all files that hold these tensors."""

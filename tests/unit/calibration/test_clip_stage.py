@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from bitdistiller.calibration import apply_clip, load_clip, stage
+from bitdistiller.calibration.prepare import is_skipped
 from bitdistiller.config import Calibration, ClipRecipe, Quantization
 from bitdistiller.errors import DeadlineReached, InputError
 from bitdistiller.stages import verify
@@ -162,4 +163,4 @@ def test_patterns_are_sought_in_the_projection_alone():
         "block_sparse_moe.experts.0.w1",
         "mlp.up_proj",
     ]
-    assert [stage.is_skipped(name, skipped) for name in names] == [True, True, True, False, False]
+    assert [is_skipped(name, skipped) for name in names] == [True, True, True, False, False]

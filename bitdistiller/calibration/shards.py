@@ -1,0 +1,130 @@
+"""One shard of the calibration: the Gram matrices of its sequences, and what the merge must know about them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bitdistiller.calibration.collect import GramJob, collect_grams
+from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
+from bitdistiller.calibration.stored import grams_file
+from bitdistiller.calibration.tokens import share_of
+from bitdistiller.calibration.weights import open_weights
+from bitdistiller.config import SEARCH_ONLY, Calibration, GramRecipe
+from bitdistiller.errors import InputError
+from bitdistiller.stages import Stage, open_stage, verify
+from bitdistiller.stages.files import read_json, write_json
+
+GRAMS = "grams"
+DESCRIPTION = "grams.json"
+
+
+def run_shard(
+    recipe: GramRecipe,
+    *,
+    model: Path,
+    texts: Callable[[], Sequence[str]],
+    shard: int,
+    shards: int,
+    output: Path,
+    work: Path | None,
+    time_budget: float | None,
+) -> None:
+    """Write the Gram matrices of shard `shard` of `shards` of the calibration sequences, block by block.
+
+    Finished blocks are kept in the work directory. Raises InputError as `stage.run` does, and for a shard that does
+    not exist.
+    """
+    if not 0 <= shard < shards:
+        raise InputError(f"--shard {shard}: must be from 0 to {shards - 1}")
+    identity = gram_identity(recipe.calibration) | {"group_size": recipe.group_size}
+    with open_stage(
+        "gram",
+        version=1,
+        recipe=identity | {"shard": shard, "shards": shards},
+        inputs={"model": model, **local_texts(recipe.calibration)},
+        output=output,
+        work=work,
+        time_budget=time_budget,
+    ) as stage:
+        weights = open_weights(model)
+        layers = layers_to_clip(weights, recipe.calibration.skip, recipe.group_size)
+        tokens = all_tokens(recipe.calibration, model, texts, stage.work)
+        share = share_of(tokens, recipe.calibration.tokens, shard, shards)
+        job = GramJob(stage, weights, layers, recipe.group_size, share, recipe.calibration.importance)
+        rate = collect_grams(job, stage.work / GRAMS)
+        _publish(stage, len(layers))
+        origin = identity_of_inputs(stage, recipe.calibration, recipe.group_size)
+        origin |= {"shard": shard, "shards": shards, "tokens": _hash(tokens)}
+        write_json(stage.output_file(DESCRIPTION), origin)
+        counts = {"blocks": len(layers), "sequences": len(share.tokens), "tokens": share.tokens.numel()}
+        stage.finish(counts=counts, details={"blocks_per_second": rate})
+
+
+def gram_identity(calibration: Calibration) -> dict[str, Any]:
+    """The options of a calibration on which its Grams depend; local texts count by content, not by path."""
+    return {"calibration": calibration.model_dump(mode="json", exclude_defaults=True, exclude={*SEARCH_ONLY, "path"})}
+
+
+def identity_of_inputs(stage: Stage, calibration: Calibration, group_size: int) -> dict[str, Any]:
+    """What shards and their merge must agree on."""
+    inputs = {name: stage.fingerprint["inputs"].get(name) for name in ("model", "texts")}
+    return inputs | gram_identity(calibration) | {"group_size": group_size}
+
+
+def check_finished(directories: Sequence[Path]) -> None:
+    """Raises InputError unless every directory is the finished output of a shard."""
+    for directory in directories:
+        verify(directory, deep=False)
+        if not (directory / DESCRIPTION).exists():
+            raise InputError(f"{directory}: no {DESCRIPTION} in it; accepted: the output directory of clip --shard")
+
+
+def ordered_shards(directories: Sequence[Path], expected: dict[str, Any]) -> list[Path]:
+    """The `grams` directories in the order of their shards.
+
+    Raises InputError for shards that are missing, doubled, or do not agree with `expected` or with each other.
+    """
+    described = {directory: read_json(directory / DESCRIPTION) for directory in directories}
+    first = described[directories[0]]
+    expected = expected | {key: first[key] for key in ("shards", "tokens")}
+    found: dict[int, Path] = {}
+    for directory, origin in described.items():
+        for key, value in expected.items():
+            if origin[key] != value:
+                raise InputError(f"--grams {directory}: {_disagreement(key, origin[key], value)}")
+        other = found.setdefault(origin["shard"], directory)
+        if other != directory:
+            raise InputError(f"--grams: {other} and {directory} are both shard {origin['shard']}; give each shard once")
+    missing = [str(shard) for shard in range(first["shards"]) if shard not in found]
+    if missing or len(described) != len(directories):
+        what = f"shards {', '.join(missing)} of {first['shards']} are missing" if missing else "a shard is given twice"
+        raise InputError(f"--grams: {what}; give each shard once")
+    return [found[shard] / GRAMS for shard in sorted(found)]
+
+
+def _disagreement(key: str, found: Any, wanted: Any) -> str:
+    if key in ("model", "texts", "tokens"):
+        what = {"model": "another model", "texts": "other calibration texts", "tokens": "other calibration tokens"}
+        return f"its Grams are of {what[key]}; give the shards of one calibration"
+    return f"its {key} is {found}, not {wanted}; give the shards of one calibration"
+
+
+def _hash(tokens: Tensor) -> str:
+    return hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+
+
+def _publish(stage: Stage, blocks: int) -> None:
+    """Give the finished Grams a second name among the outputs, or copy them where the disk is another."""
+    target = stage.output_directory(GRAMS)
+    for source in (grams_file(stage.work / GRAMS, block) for block in range(blocks)):
+        try:
+            os.link(source, target / source.name)
+        except OSError:
+            shutil.copyfile(source, target / source.name)
