@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from bitdistiller.calibration.tokens import share_of
 from bitdistiller.calibration.weights import open_weights
 from bitdistiller.config import SEARCH_ONLY, Calibration, GramRecipe
 from bitdistiller.errors import InputError
-from bitdistiller.stages import Stage, open_stage, verify
+from bitdistiller.stages import DIGEST, Stage, open_stage, verify
+from bitdistiller.stages.digest import hash_file
 from bitdistiller.stages.files import read_json, write_json
 
 GRAMS = "grams"
@@ -87,7 +89,7 @@ def check_finished(directories: Sequence[Path]) -> None:
 
 
 def ordered_shards(directories: Sequence[Path], expected: dict[str, Any]) -> list[Path]:
-    """The `grams` directories in the order of their shards.
+    """The directories in the order of their shards.
 
     Raises InputError for shards that are missing, doubled, or do not agree with `expected` or with each other.
     """
@@ -106,14 +108,24 @@ def ordered_shards(directories: Sequence[Path], expected: dict[str, Any]) -> lis
     if missing or len(described) != len(directories):
         what = f"shards {', '.join(missing)} of {first['shards']} are missing" if missing else "a shard is given twice"
         raise InputError(f"--grams: {what}; give each shard once")
-    return [found[shard] / GRAMS for shard in sorted(found)]
+    return [found[shard] for shard in sorted(found)]
+
+
+def checked_file(directory: Path, block: int) -> Path:
+    """The Grams of one block of a finished shard; raises InputError when the file has changed since."""
+    path = grams_file(directory / GRAMS, block)
+    name = path.relative_to(directory).as_posix()
+    if hash_file(path) != read_json(directory / DIGEST)["files"][name]["sha256"]:
+        raise InputError(f"{path}: damaged or missing (differs from {DIGEST}); delete {directory} and run again")
+    return path
 
 
 def _disagreement(key: str, found: Any, wanted: Any) -> str:
     if key in ("model", "texts", "tokens"):
         what = {"model": "another model", "texts": "other calibration texts", "tokens": "other calibration tokens"}
         return f"its Grams are of {what[key]}; give the shards of one calibration"
-    return f"its {key} is {found}, not {wanted}; give the shards of one calibration"
+    texts = (json.dumps(value, sort_keys=True) for value in (found, wanted))
+    return f"its {key} is {' and not '.join(texts)}; give the shards of one calibration"
 
 
 def _hash(tokens: Tensor) -> str:

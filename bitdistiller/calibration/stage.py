@@ -14,7 +14,7 @@ from bitdistiller.calibration.collect import GramJob, collect_grams, device, wal
 from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
 from bitdistiller.calibration.ranges import CLIP, clip_tensors, load_clip, save_tensors
 from bitdistiller.calibration.report import CLIP_REPORT, describe_layer
-from bitdistiller.calibration.shards import GRAMS, check_finished, identity_of_inputs, ordered_shards
+from bitdistiller.calibration.shards import GRAMS, check_finished, checked_file, identity_of_inputs, ordered_shards
 from bitdistiller.calibration.stored import Gram, add_grams, grams_file
 from bitdistiller.calibration.tokens import share_of
 from bitdistiller.calibration.weights import ModelWeights, open_weights
@@ -60,7 +60,7 @@ def run(
         if grams:
             identity = identity_of_inputs(stage, recipe.calibration, recipe.quantization.group_size)
             stored = ordered_shards(grams, identity)
-            found = _stored(stage, stored, done, len(layers))
+            found = _stored(stage, lambda index: [checked_file(path, index) for path in stored], done, len(layers))
         else:
             tokens = all_tokens(recipe.calibration, model, texts, stage.work)
             found = _taken(recipe, stage, weights, layers, tokens, done)
@@ -76,16 +76,16 @@ def _taken(
     job = GramJob(stage, weights, layers, recipe.quantization.group_size, share, recipe.calibration.importance)
     if job.importance:
         collect_grams(job, stage.work / GRAMS)
-        return _stored(stage, [stage.work / GRAMS], done, len(layers))
+        return _stored(stage, lambda index: [grams_file(stage.work / GRAMS, index)], done, len(layers))
     walked = walked_grams(job, done)
     return ({name: Gram(gram.gram(), gram.tokens) for name, gram in grams.items()} for grams in walked)
 
 
-def _stored(stage: Stage, directories: Sequence[Path], done: int, blocks: int) -> Iterator[dict[str, Gram]]:
-    """The Grams of the blocks after the first `done`, summed over the directories."""
+def _stored(stage: Stage, files: Callable[[int], list[Path]], done: int, blocks: int) -> Iterator[dict[str, Gram]]:
+    """The Grams of the blocks after the first `done`, summed over the files of each."""
     for index in range(done, blocks):
         stage.deadline.check()
-        yield add_grams([grams_file(directory, index) for directory in directories])
+        yield add_grams(files(index))
 
 
 def _search_blocks(
