@@ -145,7 +145,7 @@ def whole_model(model: Path, texts: Path, output: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from bitdistiller.calibration import ActivationWalk, calibration_tokens
+    from bitdistiller.calibration import ActivationWalk, GramOptions, calibration_tokens
     from bitdistiller.layers import block_linears
     from bitdistiller.stages.provenance import device, peak_memory
 
@@ -154,7 +154,7 @@ def whole_model(model: Path, texts: Path, output: Path) -> None:
     network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     walk = ActivationWalk(network, tokens, "cuda" if torch.cuda.is_available() else "cpu")
     for block in walk.blocks:
-        walk.step([name for name, _ in block_linears(block)], 128)
+        walk.step([name for name, _ in block_linears(block)], GramOptions(128))
     output.mkdir()
     (output / "provenance.json").write_text(json.dumps({"device": device(), "peak_memory": peak_memory()}))
 

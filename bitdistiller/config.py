@@ -220,19 +220,27 @@ class Quantization(Section):
     """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
 
 
+class GramRecipe(Section):
+    """Everything one shard of the calibration needs; Gram matrices do not depend on the number format."""
+
+    group_size: PositiveInt = 128
+    """Consecutive input columns that share a scale."""
+    pad: bool = False
+    """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
+    calibration: Calibration
+
+
 class ClipRecipe(Section):
     """Everything the stage `clip` needs."""
 
     quantization: Quantization
     calibration: Calibration
 
-
-class GramRecipe(Section):
-    """Everything one shard of the calibration needs; Gram matrices do not depend on the number format."""
-
-    group_size: PositiveInt = 128
-    """Consecutive input columns that share a scale."""
-    calibration: Calibration
+    @property
+    def grams(self) -> GramRecipe:
+        """Recipe of the Grams that this search needs."""
+        chosen = self.quantization
+        return GramRecipe(group_size=chosen.group_size, pad=chosen.pad, calibration=self.calibration)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

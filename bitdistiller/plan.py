@@ -115,7 +115,8 @@ class Plan:
 
     def gram_name(self, run: str) -> str:
         """Calibration and group size as one readable name."""
-        return f"{self.run(run).calibration}-g{self.run(run).group_size}"
+        chosen = self.run(run)
+        return f"{chosen.calibration}-g{chosen.group_size}{'-pad' if chosen.pad else ''}"
 
     @cached_property
     def grams(self) -> dict[tuple[str, str], str]:
@@ -128,10 +129,9 @@ class Plan:
 
     def gram_recipe(self, run: str) -> GramRecipe:
         """Recipe of `gram`, without the options of the search, which change no Gram."""
-        calibration = self._calibration(run)
+        recipe = self.clip_recipe(run).grams
         defaults = {key: Calibration.model_fields[key].default for key in SEARCH_ONLY}
-        calibration = calibration.model_copy(update=defaults)
-        return GramRecipe(group_size=self.run(run).group_size, calibration=calibration)
+        return recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update=defaults)})
 
     def gram_shards(self, run: str) -> list[Path]:
         """Output directories of the shards that `clip` adds up; none where it takes its Grams itself."""

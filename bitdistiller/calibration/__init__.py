@@ -2,7 +2,7 @@
 
 from bitdistiller.calibration.activations import ActivationWalk
 from bitdistiller.calibration.clip import ClipSearch, SearchOptions, search, search_clip
-from bitdistiller.calibration.gram import GramAccumulator, gram_matrix
+from bitdistiller.calibration.gram import GramAccumulator, GramOptions, gram_matrix
 from bitdistiller.calibration.ranges import apply_clip, clip_tensors, load_clip
 from bitdistiller.calibration.tokens import calibration_tokens
 
@@ -10,6 +10,7 @@ __all__ = [
     "ActivationWalk",
     "ClipSearch",
     "GramAccumulator",
+    "GramOptions",
     "SearchOptions",
     "apply_clip",
     "calibration_tokens",

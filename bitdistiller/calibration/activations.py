@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bitdistiller.calibration.gram import GramAccumulator
+from bitdistiller.calibration.gram import GramAccumulator, GramOptions
 from bitdistiller.calibration.weights import ModelWeights, Tensors
 from bitdistiller.layers import block_linears
 
@@ -21,6 +21,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 """What a block is called with besides the hidden states: masks, positions, switches."""
 
 Grams = dict[str, GramAccumulator]
+WHOLE_ROWS = GramOptions(None)
 
 
 class ActivationWalk:
@@ -47,18 +48,15 @@ class ActivationWalk:
         self.weights.release()
 
     @torch.no_grad()
-    def step(
-        self, watched: Sequence[str] = (), group_size: int | None = None, stride: int = 1, before: int = 0
-    ) -> Grams:
+    def step(self, watched: Sequence[str] = (), options: GramOptions = WHOLE_ROWS) -> Grams:
         """Run the next block; returns the GramAccumulator of each `watched` linear by its name inside the block.
 
-        Linears that see the same input share one accumulator. `group_size`, `stride` and `before` are those of the
-        Grams.
+        Linears that see the same input share one accumulator.
         """
         index, block = self.position, self.blocks[self.position]
         tensors = self.weights.block(index, self.device)
         self.weights.release()
-        with _watching(block, watched, group_size, stride, before) as grams:
+        with _watching(block, watched, options) as grams:
             for number, hidden in enumerate(self.hidden):
                 output = self.run(index, tensors, hidden.to(self.device))
                 self.hidden[number] = output.to(hidden.device)
@@ -111,9 +109,7 @@ def _record_calls(weights: ModelWeights, around: Tensors, batch: Tensor) -> tupl
 
 
 @contextmanager
-def _watching(
-    block: nn.Module, names: Sequence[str], group_size: int | None, stride: int, before: int
-) -> Iterator[Grams]:
+def _watching(block: nn.Module, names: Sequence[str], options: GramOptions) -> Iterator[Grams]:
     """Accumulate the Gram of each named linear's input while the block runs."""
     grams: Grams = {}
     inputs: dict[tuple, tuple[Tensor, GramAccumulator]] = {}
@@ -122,7 +118,7 @@ def _watching(
     def watch(name: str, x: Tensor) -> None:
         if name not in grams:
             identity = (x.data_ptr(), x.shape, x.stride())
-            _, grams[name] = inputs.setdefault(identity, (x, GramAccumulator(group_size, stride, before)))
+            _, grams[name] = inputs.setdefault(identity, (x, GramAccumulator(*options)))
         if leaders.setdefault(grams[name], name) == name:
             grams[name].add(x)
 

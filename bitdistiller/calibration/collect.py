@@ -12,28 +12,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bitdistiller.calibration.activations import ActivationWalk, Grams
+from bitdistiller.calibration.gram import GramOptions
 from bitdistiller.calibration.importance import loss_gradient, step_back
 from bitdistiller.calibration.ranges import save_tensors
 from bitdistiller.calibration.stored import grams_file, save_grams
-from bitdistiller.calibration.tokens import Share
 from bitdistiller.calibration.weights import ModelWeights
 from bitdistiller.stages import Stage
 
 
 @dataclass(frozen=True)
 class GramJob:
-    """What Grams are taken of: `layers` names the linears of every block."""
+    """What Grams are taken of: `layers` names the linears of every block, `tokens` (n, length) are this job's."""
 
     stage: Stage
     weights: ModelWeights
     layers: list[list[str]]
-    group_size: int
-    share: Share
+    tokens: Tensor
+    options: GramOptions
     importance: bool = False
 
     def walk(self) -> ActivationWalk:
         """A walk at the first block."""
-        return ActivationWalk(self.weights, self.share.tokens, device())
+        return ActivationWalk(self.weights, self.tokens, device())
 
     def full_names(self, index: int, grams: Grams) -> Grams:
         """The Grams of block `index` by the layers' names in the model."""
@@ -53,7 +53,7 @@ def walked_grams(job: GramJob, done: int = 0) -> Iterator[Grams]:
         walk.step()
     for index, names in enumerate(job.layers[done:], start=done):
         job.stage.deadline.check()
-        yield job.full_names(index, walk.step(names, job.group_size, job.share.stride, job.share.before))
+        yield job.full_names(index, walk.step(names, job.options))
 
 
 def collect_grams(job: GramJob, directory: Path) -> float:
@@ -89,14 +89,14 @@ def _weighted_grams(job: GramJob, kept: Path, left: int) -> Iterator[tuple[int, 
     walk = job.walk()
     if not _gradient_file(kept, left - 1).exists():
         _keep_inputs(job, walk, kept)
-        _save_batches(_gradient_file(kept, left - 1), loss_gradient(walk, job.share.tokens))
+        _save_batches(_gradient_file(kept, left - 1), loss_gradient(walk, job.tokens))
     walk.hidden.clear()
     gradients = [gradient.clone() for gradient in _load_batches(_gradient_file(kept, left - 1))]
     for index in reversed(range(left)):
         job.stage.deadline.check()
         _remove_after(kept, index)
-        inputs, options = _load_batches(_inputs_file(kept, index)), (job.group_size, job.share.stride, job.share.before)
-        grams = step_back(walk, index, inputs, gradients, job.layers[index], *options)
+        inputs = _load_batches(_inputs_file(kept, index))
+        grams = step_back(walk, index, inputs, gradients, job.layers[index], job.options)
         if index:
             _save_batches(_gradient_file(kept, index - 1), gradients)
         yield index, job.full_names(index, grams)

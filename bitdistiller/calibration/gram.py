@@ -1,9 +1,11 @@
 """Gram matrices of layer inputs: all that the clip search needs to know about the calibration tokens."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from bitdistiller.formats.grouping import resolve_group_size
+from bitdistiller.formats.grouping import pad_columns, resolve_group_size
 from bitdistiller.kernels.eager import arithmetic_dtype
 
 TOKENS_AT_ONCE = 4096
@@ -28,15 +30,26 @@ def gram_root(gram: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
 
 
-class GramAccumulator:
-    """The Gram matrices of one layer input, summed over batches in float64.
+class GramOptions(NamedTuple):
+    """Which tokens count and how their columns are grouped."""
 
-    Every `stride`-th token counts, beginning with the first of all; `before` tokens of other shards came earlier.
+    group_size: int | None
+    stride: int = 1
+    """Every stride-th token counts, beginning with the first of all."""
+    before: int = 0
+    """Tokens of other shards that came earlier."""
+    pad: bool = False
+    """Fill the last group up with zeros where the group size does not divide the input features."""
+
+
+class GramAccumulator:
+    """The Gram matrices of one layer input, summed over batches in float64; takes the fields of GramOptions.
+
     `tokens` is how many have counted here.
     """
 
-    def __init__(self, group_size: int | None, stride: int = 1, before: int = 0) -> None:
-        self.group_size, self.stride = group_size, stride
+    def __init__(self, group_size: int | None, stride: int = 1, before: int = 0, pad: bool = False) -> None:
+        self.group_size, self.stride, self.pad = group_size, stride, pad
         self.tokens = 0
         self._seen = before
         self._sum: Tensor | None = None
@@ -49,7 +62,7 @@ class GramAccumulator:
         if importance is not None:
             kept = kept * importance.detach().reshape(-1, 1)[chosen].sqrt()
         for part in kept.split(TOKENS_AT_ONCE):
-            gram = _gram(part, self.group_size).double()
+            gram = _gram(part, self.group_size, self.pad).double()
             self._sum = gram if self._sum is None else self._sum.add_(gram)
         self._seen += len(rows)
         self.tokens += len(kept)
@@ -61,7 +74,7 @@ class GramAccumulator:
         return self._sum.float()
 
 
-def _gram(x: Tensor, group_size: int | None) -> Tensor:
-    size = resolve_group_size(x.shape[-1], group_size, "x")
-    columns = x.to(arithmetic_dtype(x.dtype)).reshape(len(x), x.shape[-1] // size, size).transpose(0, 1)
+def _gram(x: Tensor, group_size: int | None, pad: bool = False) -> Tensor:
+    size = resolve_group_size(x.shape[-1], group_size, "x", pad)
+    columns = pad_columns(x.to(arithmetic_dtype(x.dtype)), size).unflatten(1, (-1, size)).transpose(0, 1)
     return columns.transpose(1, 2) @ columns

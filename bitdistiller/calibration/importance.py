@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from bitdistiller.calibration.activations import ActivationWalk, Grams, batches, replaced_blocks
-from bitdistiller.calibration.gram import GramAccumulator
+from bitdistiller.calibration.gram import GramAccumulator, GramOptions
 from bitdistiller.layers import block_linears
 
 LOGITS_AT_ONCE = 2**25
@@ -62,9 +62,7 @@ def step_back(
     inputs: Sequence[Tensor],
     gradients: list[Tensor],
     watched: Sequence[str],
-    group_size: int | None,
-    stride: int = 1,
-    before: int = 0,
+    options: GramOptions,
 ) -> Grams:
     """Go back through block `index`: turn `gradients` of its output into those of its input, in place.
 
@@ -73,7 +71,7 @@ def step_back(
     """
     tensors = walk.weights.block(index, walk.device)
     walk.weights.release()
-    with _weighing(walk.blocks[index], watched, group_size, stride, before) as grams:
+    with _weighing(walk.blocks[index], watched, options) as grams:
         for number, gradient in enumerate(gradients):
             hidden = inputs[number].to(walk.device).detach().requires_grad_()
             with torch.enable_grad():
@@ -84,14 +82,12 @@ def step_back(
 
 
 @contextmanager
-def _weighing(
-    block: nn.Module, names: Sequence[str], group_size: int | None, stride: int, before: int
-) -> Iterator[Grams]:
+def _weighing(block: nn.Module, names: Sequence[str], options: GramOptions) -> Iterator[Grams]:
     """Accumulate the weighted Gram of each named linear whenever the gradient of its output comes by."""
     grams: Grams = {}
 
     def count(name: str, x: Tensor, gradient: Tensor) -> None:
-        gram = grams.setdefault(name, GramAccumulator(group_size, stride, before))
+        gram = grams.setdefault(name, GramAccumulator(*options))
         gram.add(x, gradient.square().mean(dim=-1))
 
     def watch(name: str, x: Tensor, y: Tensor) -> None:

@@ -46,12 +46,12 @@ def all_tokens(calibration: Calibration, model: Path, texts: Callable[[], Sequen
     return tokens
 
 
-def layers_to_clip(weights: ModelWeights, skip: Sequence[str], group_size: int) -> list[list[str]]:
+def layers_to_clip(weights: ModelWeights, skip: Sequence[str], group_size: int, pad: bool = False) -> list[list[str]]:
     """For every block the names of its layers to clip; all layers must fit the group size."""
     layers = []
     for index, block in enumerate(weights.blocks):
         for name, linear in block_linears(block):
-            resolve_group_size(linear.in_features, group_size, f"{weights.name}.{index}.{name}")
+            resolve_group_size(linear.in_features, group_size, f"{weights.name}.{index}.{name}", pad)
         layers.append([name for name, _ in block_linears(block) if not is_skipped(name, skip)])
     if not any(layers):
         raise InputError(f"calibration.skip: {', '.join(skip)} leaves no layer to clip")

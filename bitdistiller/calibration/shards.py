@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from bitdistiller.calibration.collect import GramJob, collect_grams
+from bitdistiller.calibration.gram import GramOptions
 from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
 from bitdistiller.calibration.stored import grams_file
-from bitdistiller.calibration.tokens import share_of
+from bitdistiller.calibration.tokens import shard_of, token_stride
 from bitdistiller.calibration.weights import open_weights
-from bitdistiller.config import SEARCH_ONLY, Calibration, GramRecipe
+from bitdistiller.config import SEARCH_ONLY, GramRecipe
 from bitdistiller.errors import InputError
 from bitdistiller.stages import DIGEST, Stage, open_stage, verify
 from bitdistiller.stages.digest import hash_file
@@ -45,39 +46,41 @@ def run_shard(
     """
     if not 0 <= shard < shards:
         raise InputError(f"--shard {shard}: must be from 0 to {shards - 1}")
-    identity = gram_identity(recipe.calibration) | {"group_size": recipe.group_size}
     with open_stage(
         "gram",
         version=1,
-        recipe=identity | {"shard": shard, "shards": shards},
+        recipe=gram_identity(recipe) | {"shard": shard, "shards": shards},
         inputs={"model": model, **local_texts(recipe.calibration)},
         output=output,
         work=work,
         time_budget=time_budget,
     ) as stage:
         weights = open_weights(model)
-        layers = layers_to_clip(weights, recipe.calibration.skip, recipe.group_size)
+        layers = layers_to_clip(weights, recipe.calibration.skip, recipe.group_size, recipe.pad)
         tokens = all_tokens(recipe.calibration, model, texts, stage.work)
-        share = share_of(tokens, recipe.calibration.tokens, shard, shards)
-        job = GramJob(stage, weights, layers, recipe.group_size, share, recipe.calibration.importance)
+        share, before = shard_of(tokens, shard, shards)
+        options = GramOptions(recipe.group_size, token_stride(tokens, recipe.calibration.tokens), before, recipe.pad)
+        job = GramJob(stage, weights, layers, share, options, recipe.calibration.importance)
         rate = collect_grams(job, stage.work / GRAMS)
         _publish(stage, len(layers))
-        origin = identity_of_inputs(stage, recipe.calibration, recipe.group_size)
+        origin = identity_of_inputs(stage, recipe)
         origin |= {"shard": shard, "shards": shards, "tokens": _hash(tokens)}
         write_json(stage.output_file(DESCRIPTION), origin)
-        counts = {"blocks": len(layers), "sequences": len(share.tokens), "tokens": share.tokens.numel()}
+        counts = {"blocks": len(layers), "sequences": len(share), "tokens": share.numel()}
         stage.finish(counts=counts, details={"blocks_per_second": rate})
 
 
-def gram_identity(calibration: Calibration) -> dict[str, Any]:
-    """The options of a calibration on which its Grams depend; local texts count by content, not by path."""
-    return {"calibration": calibration.model_dump(mode="json", exclude_defaults=True, exclude={*SEARCH_ONLY, "path"})}
+def gram_identity(recipe: GramRecipe) -> dict[str, Any]:
+    """The options on which Grams depend; local texts count by content, not by path."""
+    calibration = recipe.calibration.model_dump(mode="json", exclude_defaults=True, exclude={*SEARCH_ONLY, "path"})
+    padded = {"pad": True} if recipe.pad else {}
+    return {"calibration": calibration, "group_size": recipe.group_size} | padded
 
 
-def identity_of_inputs(stage: Stage, calibration: Calibration, group_size: int) -> dict[str, Any]:
+def identity_of_inputs(stage: Stage, recipe: GramRecipe) -> dict[str, Any]:
     """What shards and their merge must agree on."""
     inputs = {name: stage.fingerprint["inputs"].get(name) for name in ("model", "texts")}
-    return inputs | gram_identity(calibration) | {"group_size": group_size}
+    return {"pad": False} | inputs | gram_identity(recipe)
 
 
 def check_finished(directories: Sequence[Path]) -> None:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from bitdistiller.calibration.clip import search
 from bitdistiller.calibration.collect import GramJob, collect_grams, device, walked_grams
+from bitdistiller.calibration.gram import GramOptions
 from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
 from bitdistiller.calibration.ranges import CLIP, clip_tensors, load_clip, save_tensors
 from bitdistiller.calibration.report import CLIP_REPORT, describe_layer
 from bitdistiller.calibration.shards import GRAMS, check_finished, checked_file, identity_of_inputs, ordered_shards
 from bitdistiller.calibration.stored import Gram, add_grams, grams_file
-from bitdistiller.calibration.tokens import share_of
+from bitdistiller.calibration.tokens import token_stride
 from bitdistiller.calibration.weights import ModelWeights, open_weights
 from bitdistiller.config import ClipRecipe
 from bitdistiller.formats import get_format
@@ -55,11 +56,11 @@ def run(
         time_budget=time_budget,
     ) as stage:
         weights = open_weights(model)
-        layers = layers_to_clip(weights, recipe.calibration.skip, recipe.quantization.group_size)
+        quantization = recipe.quantization
+        layers = layers_to_clip(weights, recipe.calibration.skip, quantization.group_size, quantization.pad)
         done = sum(_report_file(stage, index).exists() for index in range(len(layers)))
         if grams:
-            identity = identity_of_inputs(stage, recipe.calibration, recipe.quantization.group_size)
-            stored = ordered_shards(grams, identity)
+            stored = ordered_shards(grams, identity_of_inputs(stage, recipe.grams))
             found = _stored(stage, lambda index: [checked_file(path, index) for path in stored], done, len(layers))
         else:
             tokens = all_tokens(recipe.calibration, model, texts, stage.work)
@@ -72,8 +73,9 @@ def _taken(
     recipe: ClipRecipe, stage: Stage, weights: ModelWeights, layers: list[list[str]], tokens: Tensor, done: int
 ) -> Iterator[dict[str, Gram]]:
     """The Grams of the blocks after the first `done`, from the model; weighted ones all come before the first."""
-    share = share_of(tokens, recipe.calibration.tokens)
-    job = GramJob(stage, weights, layers, recipe.quantization.group_size, share, recipe.calibration.importance)
+    stride = token_stride(tokens, recipe.calibration.tokens)
+    options = GramOptions(recipe.quantization.group_size, stride, pad=recipe.quantization.pad)
+    job = GramJob(stage, weights, layers, tokens, options, recipe.calibration.importance)
     if job.importance:
         collect_grams(job, stage.work / GRAMS)
         return _stored(stage, lambda index: [grams_file(stage.work / GRAMS, index)], done, len(layers))
@@ -113,7 +115,7 @@ def _search_block(
 ) -> None:
     """Search one block and keep its ranges and its report; the report comes last and marks the block as finished."""
     quantization = recipe.quantization
-    number_format = get_format(quantization.format, scale_dtype=quantization.scale_dtype)
+    number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
     tensors: dict[str, Tensor] = {}
     reports: list[dict[str, Any]] = []
     for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -40,26 +40,19 @@ def calibration_tokens(
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)
 
 
-class Share(NamedTuple):
-    """What one job calibrates on: its sequences, and where they lie among all of them."""
-
-    tokens: Tensor
-    """Token ids (n, length)."""
-    stride: int
-    """Every stride-th token of the whole calibration text counts, beginning with its first."""
-    before: int
-    """Tokens of the shards before this one."""
+def token_stride(tokens: Tensor, kept: int | None) -> int:
+    """Every how many tokens of (n, length) one counts, so that about `kept` do (None: all)."""
+    return max(1, tokens.numel() // kept) if kept else 1
 
 
-def share_of(tokens: Tensor, kept: int | None, shard: int = 0, shards: int = 1) -> Share:
-    """Shard `shard` of `shards` of the sequences (n, length): a contiguous chunk, so that strides go on across shards.
+def shard_of(tokens: Tensor, shard: int, shards: int) -> tuple[Tensor, int]:
+    """Shard `shard` of `shards` of the sequences (n, length), and how many tokens come before it.
 
-    `kept` is about how many tokens of all shards together count (None: all). Raises InputError when there are more
-    shards than sequences.
+    Shards are contiguous, so that a stride goes on across them. Raises InputError when there are more shards than
+    sequences.
     """
     count, length = tokens.shape
     if shards > count:
         raise InputError(f"--num-shards: {shards} shards for {count} calibration sequences; accepted: at most {count}")
-    stride = max(1, tokens.numel() // kept) if kept else 1
     first, last = shard * count // shards, (shard + 1) * count // shards
-    return Share(tokens[first:last], stride, first * length)
+    return tokens[first:last], first * length

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.architectures import ARCHITECTURES, build
 
-from bitdistiller.calibration import ActivationWalk, gram_matrix
+from bitdistiller.calibration import ActivationWalk, GramOptions, gram_matrix
 from bitdistiller.layers import block_linears, decoder_blocks, quantized_linear_names
 
 LENGTH = 24
@@ -28,7 +28,7 @@ def walk_through(model, names=None, stride=1):
     walk, grams = ActivationWalk(model, TOKENS), {}
     for index, block in enumerate(walk.blocks):
         watched = [name for name, _ in block_linears(block)] if names is None else names
-        found = walk.step(watched, 32, stride)
+        found = walk.step(watched, GramOptions(32, stride))
         grams |= {f"{walk.name}.{index}.{name}": gram for name, gram in found.items()}
     return grams
 

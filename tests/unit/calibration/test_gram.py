@@ -55,3 +55,10 @@ def test_group_size_must_divide():
         gram_matrix(torch.randn(2, 24), 7)
     with pytest.raises(RuntimeError, match="no token"):
         GramAccumulator(8).gram()
+
+
+def test_padded_groups():
+    x = torch.randn(50, 20)
+    padded = GramAccumulator(8, pad=True)
+    padded.add(x)
+    torch.testing.assert_close(padded.gram(), naive(torch.nn.functional.pad(x, (0, 4)), 8))

@@ -5,7 +5,7 @@ import torch
 from helpers.architectures import ARCHITECTURES, build
 from reference.importance import weighted_grams
 
-from bitdistiller.calibration import ActivationWalk, GramAccumulator
+from bitdistiller.calibration import ActivationWalk, GramAccumulator, GramOptions
 from bitdistiller.calibration.importance import loss_gradient, step_back
 from bitdistiller.calibration.weights import open_weights
 from bitdistiller.layers import block_linears, quantized_linear_names
@@ -29,7 +29,7 @@ def block_by_block(weights, stride=1):
     gradients = loss_gradient(walk, TOKENS)
     for index in reversed(range(len(walk.blocks))):
         names = [name for name, _ in block_linears(walk.blocks[index])]
-        found = step_back(walk, index, inputs[index], gradients, names, 32, stride)
+        found = step_back(walk, index, inputs[index], gradients, names, GramOptions(32, stride))
         grams |= {f"{walk.name}.{index}.{name}": gram for name, gram in found.items()}
     return grams
 

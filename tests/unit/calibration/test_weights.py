@@ -7,7 +7,7 @@ import torch
 from helpers.architectures import ARCHITECTURES, SHAPE, build
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from bitdistiller.calibration import ActivationWalk
+from bitdistiller.calibration import ActivationWalk, GramOptions
 from bitdistiller.calibration.weights import open_weights
 from bitdistiller.layers import block_linears, decoder_blocks
 
@@ -35,7 +35,7 @@ def walk_through(weights):
     """Hidden states and Grams after every block."""
     walk, seen = ActivationWalk(weights, TOKENS), []
     for block in walk.blocks:
-        grams = walk.step([name for name, _ in block_linears(block)], 32)
+        grams = walk.step([name for name, _ in block_linears(block)], GramOptions(32))
         seen.append((torch.cat(walk.hidden), {name: gram.gram() for name, gram in grams.items()}))
     return seen
 
