@@ -8,13 +8,13 @@ from bitdistiller.config import Calibration, ClipRecipe, GramRecipe, Quantizatio
 CALIBRATION = {"texts": "demo", "block_length": 48}
 
 
-def clip_recipe(number_format="int2", group_size=32, **calibration):
-    quantization = Quantization(format=number_format, group_size=group_size)
+def clip_recipe(number_format="int2", group_size=32, pad=False, **calibration):
+    quantization = Quantization(format=number_format, group_size=group_size, pad=pad)
     return ClipRecipe(quantization=quantization, calibration=Calibration(**CALIBRATION | calibration))
 
 
-def gram_recipe(group_size=32, **calibration):
-    return GramRecipe(group_size=group_size, calibration=Calibration(**CALIBRATION | calibration))
+def gram_recipe(group_size=32, pad=False, **calibration):
+    return GramRecipe(group_size=group_size, pad=pad, calibration=Calibration(**CALIBRATION | calibration))
 
 
 class Stages:

@@ -68,6 +68,25 @@ def test_every_stage_has_the_options_of_a_stage(bitdistiller, stage, monkeypatch
         assert option in output
 
 
+def test_shards_of_the_calibration_and_their_merge(bitdistiller, tiny_model, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(
+        "".join(json.dumps({"text": "The cat sat on the mat and looked at the moon."}) + "\n" for _ in range(9))
+    )
+    common = ("clip", "--model", tiny_model, "--texts", "text", "--path", texts, "--group-size", 32)
+    common += ("--set", "calibration.block_length=48", "--output")
+    shards = [tmp_path / f"shard-{shard}" for shard in range(2)]
+    for shard, output in enumerate(shards):
+        assert bitdistiller(*common, output, "--shard", shard, "--num-shards", 2)[0] == 0
+    given = [argument for output in shards for argument in ("--grams", output)]
+    assert bitdistiller(*common, tmp_path / "clip", "--format", "int2", *given)[0] == 0
+    assert (tmp_path / "clip" / "clip.safetensors").exists()
+    code, _, error = bitdistiller(*common, tmp_path / "half", "--format", "int2", *given[:2])
+    assert (code, error) == (2, "error: --grams: shards 1 of 2 are missing; give each shard once\n")
+    code, _, error = bitdistiller(*common, tmp_path / "shard", "--shard", 0, "--format", "int2")
+    assert (code, error) == (2, "error: --shard: Grams do not depend on --format; leave it out\n")
+
+
 @pytest.mark.parametrize("stage", RECIPES)
 def test_options(bitdistiller, stage):
     code, output, _ = bitdistiller("options", stage)

@@ -77,6 +77,21 @@ def test_paths(experiment):
     assert list(plan.evaluations()) == [("full", "e"), ("int2", "e"), ("clip3", "e")]
 
 
+def test_grams_are_shared_by_formats_and_free_of_the_search(experiment):
+    sharded = {"texts": "pile", "shards": 3, "grid_steps": 20, "refinement": 2, "tokens": 99}
+    plan = experiment(calibrations={"pile": sharded, "whole": {"texts": "pile"}})
+    padded = run(plan.run("clip3"), calibration="whole", pad=True)
+    plan = experiment(calibrations={"pile": sharded, "whole": {"texts": "pile"}}, runs={"padded": padded})
+    shards = [Path("results/m/grams/pile-g128/shards") / f"{shard:05d}" for shard in range(3)]
+    assert plan.gram_shards("int2") == plan.gram_shards("clip3") == shards
+    assert plan.gram_shards("padded") == []
+    assert sorted(plan.grams) == [("m", "pile-g128"), ("m", "whole-g128-pad")]
+    recipe = plan.gram_recipe("int2").model_dump(exclude_defaults=True)
+    assert recipe == {"calibration": {"texts": "pile", "tokens": 99}}
+    assert plan.gram_recipe("padded").pad
+    assert plan.clip_recipe("int2").calibration.shards == 3
+
+
 def test_a_heading_is_no_part_of_an_evaluations_recipe(experiment):
     assert experiment().evaluate_recipe("full", "e").evaluation.label is None
 

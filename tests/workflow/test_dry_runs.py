@@ -59,6 +59,29 @@ def test_every_experiment_file_dry_runs(path: Path, fresh: Path) -> None:
     assert counts["evaluate"] >= counts["train"] >= 1
 
 
+def test_shards_of_the_calibration_are_jobs_that_formats_share(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "models: {m: {demo: {}}}\n"
+        "calibrations: {three: {texts: demo, shards: 3}, one: {texts: demo}}\n"
+        "evaluations: {e: {kind: perplexity, dataset: demo-text}}\n"
+        "runs:\n"
+        "  a: {model: m, method: clip, format: int2, calibration: three}\n"
+        "  b: {model: m, method: clip, format: int3, calibration: three}\n"
+        "  c: {model: m, method: clip, format: int3, calibration: one}\n"
+    )
+    done = snakemake("--dry-run", "--printshellcmds", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts = job_counts(done.stdout + done.stderr)
+    assert (counts["gram"], counts["clip"]) == (3, 3)
+    commands = [line for line in (done.stdout + done.stderr).splitlines() if "bitdistiller clip" in line]
+    merges = [line for line in commands if "--output results/m/clip/three-" in line]
+    shards = "".join(f" --grams results/m/grams/three-g128/shards/{shard:05d}" for shard in range(3))
+    assert len(merges) == 2
+    assert all(shards in line for line in merges)
+    assert sum("--shard" in line and "--num-shards 3" in line for line in commands) == 3
+    assert "--grams" not in next(line for line in commands if "--output results/m/clip/one-" in line)
+
+
 def test_tables_start_nothing(fresh: Path) -> None:
     done = snakemake("--dry-run", "tables", cwd=fresh)
     assert done.returncode == 0, done.stderr

@@ -89,6 +89,17 @@ def test_one_set_of_grams_serves_every_format(stages):
         assert all((expected / name).read_bytes() == (found / name).read_bytes() for name in RESULTS)
 
 
+def test_padded_groups(stages):
+    with pytest.raises(InputError, match="group_size 48 does not divide its 64 input features"):
+        stages.shard(0, 1, gram_recipe(48))
+    grams = [stages.shard(0, 1, gram_recipe(48, pad=True), "padded")]
+    expected, found = (
+        stages.clip(f"clip-{len(given)}", clip_recipe(group_size=48, pad=True), given) for given in ([], grams)
+    )
+    assert load_clip(found)["model.layers.0.self_attn.v_proj.max"].shape[1:] == (2, 1)
+    assert all((expected / name).read_bytes() == (found / name).read_bytes() for name in RESULTS)
+
+
 def interrupted(monkeypatch, run, rename):
     """Whether `run` was interrupted just before it gave its n-th tensor file its name."""
     renamed, original = [], ranges.replace
