@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from measure import machine
+
 HIDDEN, FEED_FORWARD, HEADS, VOCABULARY, LENGTH = 4096, 11008, 32, 32000, 512
 HERE = Path(__file__)
 COLUMNS = (
@@ -137,7 +139,8 @@ def row(job: str, model: Path, blocks: int, texts: Path, output: Path) -> dict[s
     tokens = LENGTH * len(texts.read_text().splitlines())
     measured["device_peak_mb"] = device / 1e6 if device else ""
     rounded = {key: round(value) if value != "" else value for key, value in measured.items()}
-    return {"job": job, "blocks": blocks, "tokens": tokens, **rounded, "machine": origin["device"]}
+    name = machine("cuda" if device else "cpu")
+    return {"job": job, "blocks": blocks, "tokens": tokens, **rounded, "machine": name}
 
 
 def whole_model(model: Path, texts: Path, output: Path) -> None:
@@ -147,7 +150,7 @@ def whole_model(model: Path, texts: Path, output: Path) -> None:
 
     from bitdistiller.calibration import ActivationWalk, GramOptions, calibration_tokens
     from bitdistiller.layers import block_linears
-    from bitdistiller.stages.provenance import device, peak_memory
+    from bitdistiller.stages.provenance import peak_memory
 
     lines = [json.loads(line)["text"] for line in texts.read_text().splitlines()]
     tokens = calibration_tokens(lines, AutoTokenizer.from_pretrained(model), len(lines), LENGTH)
@@ -156,7 +159,7 @@ def whole_model(model: Path, texts: Path, output: Path) -> None:
     for block in walk.blocks:
         walk.step([name for name, _ in block_linears(block)], GramOptions(128))
     output.mkdir()
-    (output / "provenance.json").write_text(json.dumps({"device": device(), "peak_memory": peak_memory()}))
+    (output / "provenance.json").write_text(json.dumps({"peak_memory": peak_memory()}))
 
 
 def main() -> None:

@@ -54,6 +54,22 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Error of the others, relative": "largest_relative_error_of_the_rest",
         },
     ),
+    "calibration_memory": (
+        "Calibration, block by block",
+        "`python benchmarks/calibration_memory.py`: models of LLaMA-2-7B's shapes with few blocks, each job a fresh "
+        "process. *grams* walks the model and writes its Gram matrices, *importance* weights their tokens, *clip* also "
+        "searches (INT2); *whole model* is the same walk over a model that transformers has loaded at once. The host "
+        "peak counts mapped pages of the model's files, the anonymous peak does not.",
+        {
+            "Job": "job",
+            "Blocks": "blocks",
+            "Tokens": "tokens",
+            "Host peak, MB": "host_peak_mb",
+            "Anonymous, MB": "host_anonymous_peak_mb",
+            "GPU peak, MB": "device_peak_mb",
+            "Seconds": "seconds",
+        },
+    ),
 }
 
 

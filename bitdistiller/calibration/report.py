@@ -13,8 +13,9 @@ def describe_layer(name: str, found: ClipSearch, tokens: int) -> dict[str, Any]:
     """One row of clip.json.
 
     `error_before` and `error_after` are the mean, over calibration tokens and output features, of the squared change
-    of the layer's output, summed over groups as if these were independent. `maximum_ratio` and `minimum_ratio` are
-    the mean shares of the ends that were kept; the histograms count groups from ratio 1 down to 0.55.
+    of the layer's output (times the token's importance, where tokens are weighted), summed over groups as if these
+    were independent. `maximum_ratio` and `minimum_ratio` are the mean shares of the ends that were kept; the
+    histograms count groups from ratio 1 down to 0.55.
     """
     samples = tokens * found.maximum.shape[0]
     return {

@@ -96,7 +96,7 @@ def _difference(network: nn.Module, files: TensorFiles) -> str | None:
     """Why the network cannot take its tensors from the files as they are; None if it can."""
     if getattr(network.config, "quantization_config", None) is not None:
         return "its config.json has a quantization_config"
-    if network._keep_in_fp32_modules:
+    if network._keep_in_fp32_modules or network._keep_in_fp32_modules_strict:
         return f"{type(network).__name__} keeps some modules in float32"
     tied = network.all_tied_weights_keys
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
