@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo tinystories test test-slow lint format schema rulegraph dry-run report clean distclean
+.PHONY: help demo tinystories tinystories-clip test test-slow lint format schema rulegraph dry-run report clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ test-slow: $(TESTABLE) ## run the tests that take minutes
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
 	bitdistiller show --config tests/configs/tinystories.yaml
+
+tinystories-clip: $(READY) ## what each option of the clip search buys on TinyStories-656K, without training
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-clip.yaml
+	bitdistiller show --config tests/configs/tinystories-clip.yaml
 
 lint: $(READY) ## ruff, snakefmt and snakemake --lint, zero findings
 	ruff check .

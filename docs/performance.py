@@ -38,9 +38,9 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "clip": (
         "Clip search",
-        "`python benchmarks/clip.py`: *naive, group by group* is the double of the tests on stored tokens; *256 rows at "
-        "a time* is the same search batched as the released code does it. Ours includes the Gram matrices. The last "
-        "rows are whole processes that search one layer of LLaMA-2-7B's largest shape.",
+        "`python benchmarks/clip.py`: *naive, group by group* is the double of the tests on stored tokens; *naive, 256 "
+        "rows at a time* is the same search batched as the released code does it. Ours includes the Gram matrices. The "
+        "last rows are whole processes that search one layer of LLaMA-2-7B's largest shape.",
         {
             "Device": "device",
             "Layer": "shape",

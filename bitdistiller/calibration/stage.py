@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bitdistiller.calibration.clip import search
+from bitdistiller.calibration.clip import SearchOptions, search
 from bitdistiller.calibration.collect import GramJob, collect_grams, device, walked_grams
 from bitdistiller.calibration.gram import GramOptions
 from bitdistiller.calibration.prepare import all_tokens, layers_to_clip, local_texts
@@ -114,8 +114,9 @@ def _search_block(
     recipe: ClipRecipe, stage: Stage, weights: ModelWeights, index: int, names: list[str], grams: dict[str, Gram]
 ) -> None:
     """Search one block and keep its ranges and its report; the report comes last and marks the block as finished."""
-    quantization = recipe.quantization
+    quantization, calibration = recipe.quantization, recipe.calibration
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
+    options = SearchOptions(calibration.grid_steps, calibration.grid_limit, calibration.refinement)
     tensors: dict[str, Tensor] = {}
     reports: list[dict[str, Any]] = []
     for name in names:
@@ -124,7 +125,7 @@ def _search_block(
             continue
         weight, gram = weights.tensor(f"{name}.weight").to(device()), grams[name]
         weights.release()
-        found = search(weight, gram.matrix, number_format, quantization.group_size, name)
+        found = search(weight, gram.matrix, number_format, quantization.group_size, name, options)
         tensors |= clip_tensors(name, found)
         reports.append(describe_layer(name, found, gram.tokens))
     save_tensors(_ranges_file(stage, index), tensors)
