@@ -83,11 +83,11 @@ def test_an_interrupted_run_goes_on_after_its_last_block(clip, monkeypatch):
     expected = clip(output="whole")
     searched, texts_read, original = [], [], stage.search
 
-    def searching(weight, gram, number_format, group_size, name):
+    def searching(weight, gram, number_format, group_size, name, options):
         if name.startswith("model.layers.1.mlp.up") and not interrupted:
             raise KeyboardInterrupt
         searched.append(name)
-        return original(weight, gram, number_format, group_size, name)
+        return original(weight, gram, number_format, group_size, name, options)
 
     def texts():
         texts_read.append(True)
