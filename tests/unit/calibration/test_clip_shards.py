@@ -1,12 +1,16 @@
 """Grams of several shards add up to the unsharded ones; shards that do not belong together are refused."""
 
 import json
+import os
 import shutil
+import signal
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.calibration import Stages, clip_recipe, gram_recipe
+from helpers.processes import run
 from helpers.tiny import SENTENCES, write_model
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -15,6 +19,7 @@ from bitdistiller.calibration import load_clip, ranges
 from bitdistiller.errors import InputError
 from bitdistiller.stages import verify
 
+TESTS = Path(__file__).parents[2]
 RESULTS = ("clip.safetensors", "clip.json")
 
 
@@ -100,8 +105,8 @@ def test_padded_groups(stages):
     assert all((expected / name).read_bytes() == (found / name).read_bytes() for name in RESULTS)
 
 
-def interrupted(monkeypatch, run, rename):
-    """Whether `run` was interrupted just before it gave its n-th tensor file its name."""
+def interrupted(monkeypatch, attempt, rename):
+    """Whether `attempt` was interrupted just before it gave its n-th tensor file its name."""
     renamed, original = [], ranges.replace
 
     def replacing(source, target):
@@ -113,7 +118,7 @@ def interrupted(monkeypatch, run, rename):
     with monkeypatch.context() as patch:
         patch.setattr(ranges, "replace", replacing)
         try:
-            run()
+            attempt()
         except KeyboardInterrupt:
             return True
     return False
@@ -124,11 +129,43 @@ def test_a_shard_interrupted_before_any_of_its_files(stages, monkeypatch, import
     chosen = gram_recipe(importance=importance)
     expected = content(stages.shard(1, 2, chosen, "undisturbed"))
     for rename in range(1, files + 1):
-        run = partial(stages.shard, 1, 2, chosen, f"killed-{rename}")
-        assert interrupted(monkeypatch, run, rename)
-        assert content(run()) == expected
+        attempt = partial(stages.shard, 1, 2, chosen, f"killed-{rename}")
+        assert interrupted(monkeypatch, attempt, rename)
+        assert content(attempt()) == expected
         assert not (stages.root / f"killed-{rename}.work" / "state" / "importance").exists()
     assert not interrupted(monkeypatch, partial(stages.shard, 1, 2, chosen, "all"), files + 1)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from helpers.calibration import Stages, gram_recipe
+from bitdistiller.calibration import ranges
+
+renamed, original = [], ranges.replace
+
+def replacing(source, target):
+    renamed.append(target)
+    if len(renamed) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(source, target)
+
+ranges.replace = replacing
+Stages(Path(sys.argv[1]), Path(sys.argv[2])).shard(0, 1, gram_recipe(importance=True), "killed")
+"""
+
+
+def test_a_shard_killed_in_its_forward_and_in_its_backward_pass(stages):
+    chosen = gram_recipe(importance=True)
+    expected = content(stages.shard(0, 1, chosen, "undisturbed"))
+    paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
+    for rename in (4, 3):
+        code, output = run("-c", KILLED, stages.root, stages.model, rename, PYTHONPATH=paths)
+        assert code == -signal.SIGKILL, output
+    left = {path.name for path in (stages.root / "killed.work" / "state").rglob("*.safetensors")}
+    assert "gradient-0001.safetensors" in left
+    assert not any(name.startswith("block") for name in left)
+    assert content(stages.shard(0, 1, chosen, "killed")) == expected
 
 
 @pytest.mark.parametrize("importance", [False, True])
@@ -137,9 +174,9 @@ def test_a_merge_and_a_weighted_search_interrupted_before_any_of_their_files(sta
     grams = () if importance else [stages.shard(shard, 2) for shard in range(2)]
     expected = content(stages.clip("undisturbed", chosen, grams))
     for rename in range(1, 12 if importance else 4):
-        run = partial(stages.clip, f"killed-{rename}", chosen, grams)
-        assert interrupted(monkeypatch, run, rename)
-        assert content(run()) == expected
+        attempt = partial(stages.clip, f"killed-{rename}", chosen, grams)
+        assert interrupted(monkeypatch, attempt, rename)
+        assert content(attempt()) == expected
 
 
 def test_finished_blocks_of_a_shard_are_not_taken_again(stages, monkeypatch):
