@@ -32,9 +32,25 @@ rule tabulate:
             labels={"experiment": experiment.experiment, "kind": "training curves"},
             caption="../workflow/report/training_curves.rst",
         ),
+        report(
+            plan.tables / "clip_error.svg",
+            category="Plots",
+            labels={"experiment": experiment.experiment, "kind": "clip search"},
+            caption="../workflow/report/clip_error.rst",
+        ),
+        report(
+            plan.tables / "clip_error.csv",
+            category="Results",
+            labels={
+                "experiment": experiment.experiment,
+                "kind": "clip search, layer by layer",
+            },
+            caption="../workflow/report/clip_error.rst",
+        ),
         multiext(str(plan.tables / "main"), ".md", ".tex"),
         multiext(str(plan.tables / "perplexity_vs_bits"), ".png"),
         multiext(str(plan.tables / "training_curves"), ".png"),
+        multiext(str(plan.tables / "clip_error"), ".png", ".md"),
         plan.tables / "coverage.json",
     log:
         f"logs/tabulate/{experiment.experiment}.log",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from bitdistiller.config import Experiment
 from bitdistiller.plan import Plan
 from bitdistiller.reporting import tidy
+from bitdistiller.reporting.clip_reports import read_clips
 from bitdistiller.reporting.coverage import Coverage
 from bitdistiller.reporting.history import read_history
 from bitdistiller.reporting.published import Published
@@ -27,12 +28,14 @@ class Collected:
     Everything the tables and plots show.
 
     `frame` has one row per (model, run, evaluation, metric), columns as in `tidy.COLUMNS`; `history` one row per
-    training event, columns as in `history.COLUMNS`. `protocols` is by (run, evaluation), `exports` by run; `used` are
+    training event, columns as in `history.COLUMNS`; `clips` one per clipped layer, columns as in
+    `clip_reports.COLUMNS`. `protocols` is by (run, evaluation), `exports` by run; `used` are
     the files that were read, by path relative to the results directory.
     """
 
     frame: pd.DataFrame
     history: pd.DataFrame
+    clips: pd.DataFrame
     coverage: Coverage
     exports: dict[str, ExportFile]
     protocols: dict[tuple[str, str], dict[str, Any]]
@@ -57,10 +60,12 @@ def collect(experiment: Experiment, results: Path) -> Collected:
         for name in experiment.evaluations_of(identity.run)
         if (content := _metrics(plan, identity.run, name, sources)) is not None
     }
+    clips, finished_clips = read_clips(plan, sources)
     return Collected(
         frame=tidy.frame(experiment, identities, metrics, exports, published),
         history=read_history(identities, plan, sources),
-        coverage=_coverage(experiment, identities, set(metrics), set(exports)),
+        clips=clips,
+        coverage=replace(_coverage(experiment, identities, set(metrics), set(exports)), clips=finished_clips),
         exports=exports,
         protocols={key: content.protocol for key, content in metrics.items()},
         published=published,

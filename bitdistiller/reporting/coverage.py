@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """`missing` names, for every run that is not finished, the outputs it lacks."""
+    """
+    `missing` names, for every run that is not finished, the outputs it lacks; `clips` says of every clip search, by its
+    directory, whether it is finished.
+    """
 
     runs: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]
+    clips: dict[str, bool] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -33,4 +37,6 @@ class Coverage:
             "total": len(self.runs),
             "finished_runs": [run for run in self.runs if run not in self.missing],
             "missing": {run: list(names) for run, names in self.missing.items()},
+            "finished_clips": [clip for clip, finished in self.clips.items() if finished],
+            "missing_clips": [clip for clip, finished in self.clips.items() if not finished],
         }

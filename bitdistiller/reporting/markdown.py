@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 
 from bitdistiller.reporting.tables import Cell, Column, Row, Table
@@ -13,19 +14,23 @@ STATUS = {"pending": "— *pending*", "unavailable": "n/a", "absent": ""}
 def render(table: Table) -> str:
     """The whole document, with a final newline."""
     head, alignments = _head(table)
-    lines = [head, *_rows(table)]
-    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(head))]
-    rules = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, alignments, strict=True)]
-    body = [_line(line, widths, alignments) for line in (head, rules, *lines[1:])]
+    body = pipe_table([head, *_rows(table)], alignments)
     notes = [f"{_mark(mark)} {escape(text)}." for mark, text in table.footnotes]
     small = [*notes, *(escape(note) for note in table.notes)]
-    parts = [f"### {escape(table.title)}", f"*{escape(table.coverage)}*", "\n".join(body), "  \n".join(small)]
+    parts = [f"### {escape(table.title)}", f"*{escape(table.coverage)}*", body, "  \n".join(small)]
     return "\n\n".join(parts) + "\n"
 
 
 def escape(text: str) -> str:
     """Text in which Markdown sees nothing special."""
     return text.translate(ESCAPED).replace("\n", " ")
+
+
+def pipe_table(lines: Sequence[Sequence[str]], alignments: Sequence[bool]) -> str:
+    """Escaped texts as a pipe table; the first line is the heading, `alignments` says which columns stand right."""
+    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(alignments))]
+    rules = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, alignments, strict=True)]
+    return "\n".join(_line(line, widths, alignments) for line in (lines[0], rules, *lines[1:]))
 
 
 def _head(table: Table) -> tuple[list[str], list[bool]]:
@@ -70,7 +75,7 @@ def _mark(mark: str) -> str:
     return f"<sup>{mark}</sup>" if mark else ""
 
 
-def _line(texts: list[str], widths: list[int], alignments: list[bool]) -> str:
+def _line(texts: Sequence[str], widths: list[int], alignments: Sequence[bool]) -> str:
     padded = [
         text.rjust(width) if right else text.ljust(width)
         for text, width, right in zip(texts, widths, alignments, strict=True)

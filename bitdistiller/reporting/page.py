@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bitdistiller.reporting.clip_table import HEADINGS, NOTE, ClipTable
 from bitdistiller.reporting.plot_style import THEME
 from bitdistiller.reporting.tables import Table
 
 
-def render(table: Table, plots: list[tuple[str, str, str]]) -> str:
-    """The page; `plots` are (name, caption, SVG text), set into it and coloured by its light or dark theme."""
+def render(table: Table, plots: list[tuple[str, str, str]], clips: Sequence[ClipTable] = ()) -> str:
+    """
+    The page; `plots` are (name, caption, SVG text), set into it and coloured by its light or dark theme.
+
+    `clips` stand below the plots.
+    """
     loader = PackageLoader("bitdistiller.reporting", "templates")
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     figures = [(name, caption, inline_svg(svg, name, caption)) for name, caption, svg in plots]
     style = Markup(loader.get_source(environment, "page.css")[0])
-    return environment.get_template("page.html").render(table=table, figures=figures, style=style) + "\n"
+    values = {
+        "table": table,
+        "figures": figures,
+        "style": style,
+        "clips": clips,
+        "clip_headings": HEADINGS,
+        "clip_note": NOTE,
+    }
+    return environment.get_template("page.html").render(**values) + "\n"
 
 
 def inline_svg(svg: str, name: str, caption: str) -> Markup:

@@ -53,6 +53,11 @@ STYLE = {
     "figure.dpi": 100,
 }
 
+FILE_OPTIONS = {
+    ".svg": {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}},
+    ".png": {"metadata": {"Software": None}, "dpi": 200},
+}
+
 
 def new_figure(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of `rows` x `columns` panels, each `height` inches high, outside pyplot's global state."""
@@ -75,9 +80,34 @@ def message_figure(text: str) -> Figure:
     return figure
 
 
+def subtitle(panel: Axes, words: list[tuple[str, str]], lift: float = 7, in_layout: bool = True) -> None:
+    """Coloured words between title and panel, `lift` points above it: they name the lines, and cover none.
+
+    Without `in_layout` they may run past the panel's right end and no room is kept for them.
+    """
+    place, anchor, gap = (0.0, 1.0), "axes fraction", 0
+    for text, color in words:
+        anchor = panel.annotate(
+            text,
+            place,
+            xycoords=anchor,
+            xytext=(gap, lift if anchor == "axes fraction" else 0),
+            textcoords="offset points",
+            color=color,
+            fontsize=8,
+            va="bottom",
+        )
+        anchor.set_in_layout(in_layout)
+        place, gap = (1.0, 0.0), 8
+
+
 def save(figure: Figure, stem: Path) -> None:
     """Write `stem`.svg and `stem`.png; equal figures give equal bytes."""
+    for suffix in FILE_OPTIONS:
+        save_as(figure, stem.with_suffix(suffix))
+
+
+def save_as(figure: Figure, path: Path) -> None:
+    """Write one file, .svg or .png by its suffix; equal figures give equal bytes."""
     with matplotlib.rc_context(STYLE):
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(stem.with_suffix(".svg"), metadata=nothing)
-        figure.savefig(stem.with_suffix(".png"), metadata={"Software": None}, dpi=200)
+        figure.savefig(path, **FILE_OPTIONS[path.suffix])

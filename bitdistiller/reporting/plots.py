@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from bitdistiller.config import METHODS
 from bitdistiller.reporting.label_layout import boxes_along, place_labels
-from bitdistiller.reporting.plot_style import HALO, INK, MUTED, SERIES, STYLE, message_figure, new_figure
+from bitdistiller.reporting.plot_style import HALO, INK, MUTED, SERIES, STYLE, message_figure, new_figure, subtitle
 from bitdistiller.reporting.quantities import perplexity
 
 LOG_FROM = 8.0
@@ -139,7 +139,7 @@ def _draw_curve(panel: Axes, group: pd.DataFrame, limits: tuple[float, float, bo
     gamma = "" if pd.isna(first["gamma"]) else f"   γ = {first['gamma']:.3g}"
     panel.set_title(f"{first['method']} {first['format']}{gamma}", pad=20)
     named = (("training", training, MUTED), ("evaluation", evaluation, color))
-    _subtitle(panel, [(name, shade) for name, events, shade in named if len(events)])
+    subtitle(panel, [(name, shade) for name, events, shade in named if len(events)])
     _label_best(panel, evaluation)
 
 
@@ -156,23 +156,6 @@ def _label_best(panel: Axes, evaluation: pd.DataFrame) -> None:
         "ha": "right" if near_end else "center",
     }
     panel.annotate(f"best {loss:.4g}", (step, loss), **place, va="bottom", fontsize=8.5, path_effects=HALO)
-
-
-def _subtitle(panel: Axes, words: list[tuple[str, str]]) -> None:
-    """Coloured words between title and panel: they name the lines, and cover none."""
-    place, anchor, gap = (0.0, 1.0), "axes fraction", 0
-    for text, color in words:
-        anchor = panel.annotate(
-            text,
-            place,
-            xycoords=anchor,
-            xytext=(gap, 7 if anchor == "axes fraction" else 0),
-            textcoords="offset points",
-            color=color,
-            fontsize=8,
-            va="bottom",
-        )
-        place, gap = (1.0, 0.0), 8
 
 
 def _xy(frame: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitdistiller.config import Experiment
-from bitdistiller.reporting import latex, markdown, page, plots
+from bitdistiller.reporting import clip_plot, clip_table, latex, markdown, page, plots
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import Collected, collect
 from bitdistiller.reporting.plot_style import save
@@ -13,11 +13,13 @@ from bitdistiller.reporting.tables import Table
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
 
-VERSION = 1
+VERSION = 2
 CAPTIONS = {
     "perplexity_vs_bits": "Perplexity versus stored bits per weight. The dashed line is the unquantised model.",
     "training_curves": "Training: loss of every step (thin) and evaluation loss (thick) with its lowest point, "
     "which is the checkpoint that was kept.",
+    "clip_error": "Clip search: mean squared change of every layer's output on the calibration tokens, without "
+    "clipping (grey) and with the ranges that were chosen (blue), along the depth of the model.",
 }
 
 
@@ -30,7 +32,8 @@ def run(
     time_budget: float | None = None,
 ) -> None:
     """
-    Write main.csv, main.md, main.tex, main.html, both plots as SVG and PNG, and coverage.json into `output`.
+    Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG, and
+    coverage.json into `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
     are byte-identical for identical results. Raises InputError when `experiment.paper` is unknown.
@@ -58,16 +61,19 @@ def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
     write_text(stage.output_file("main.csv"), collected.frame.to_csv(index=False, lineterminator="\n"))
     write_text(stage.output_file("main.md"), markdown.render(table))
     write_text(stage.output_file("main.tex"), latex.render(table))
+    write_text(stage.output_file("clip_error.csv"), collected.clips.to_csv(index=False, lineterminator="\n"))
+    write_text(stage.output_file("clip_error.md"), clip_table.render(clip_table.clip_tables(collected.clips)))
 
 
 def _write_plots(stage: Stage, table: Table, collected: Collected) -> None:
     figures = {
         "perplexity_vs_bits": plots.perplexity_vs_bits(collected.frame),
         "training_curves": plots.training_curves(collected.history),
+        "clip_error": clip_plot.clip_error(collected.clips),
     }
     inline = []
     for name, figure in figures.items():
         stem = stage.output_file(name)
         save(figure, stem)
         inline.append((name, CAPTIONS[name], stem.with_suffix(".svg").read_text(encoding="utf-8")))
-    write_text(stage.output_file("main.html"), page.render(table, inline))
+    write_text(stage.output_file("main.html"), page.render(table, inline, clip_table.clip_tables(collected.clips)))

@@ -25,6 +25,7 @@ FILES = (
     ("table", "main.html"),
     ("plots", "perplexity_vs_bits.svg"),
     ("", "training_curves.svg"),
+    ("", "clip_error.svg"),
     ("data", "main.csv"),
 )
 

@@ -89,3 +89,25 @@ def write_history(folder: Path, floor: float) -> None:
             lines.append({"step": step, "evaluation_loss": floor * (1.05 + 5.5 * math.exp(-step / 30) + drift)})
     (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "gamma.json").write_text(json.dumps({"gamma": 0.71}))
+
+
+PROJECTIONS = ("self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def write_clip(results: Path, name: str = "demo-int2-g128", blocks: int = 2, **changes) -> Path:
+    """`clip.json` of a search; layer i, counted from 1, had the error i and has i / 4. `changes` are of every layer."""
+    layers = []
+    for block in range(blocks):
+        for projection in PROJECTIONS:
+            error = float(len(layers) + 1)
+            layer = {"name": f"model.layers.{block}.{projection}", "tokens": 640, "groups": 20}
+            layer |= {"error_before": error, "error_after": error / 4, "maximum_ratio": 0.9, "minimum_ratio": 0.75}
+            layer |= {"maximum_histogram": [10, 0, 0, 0, 10, 0, 0, 0, 0, 0]}
+            layer |= {"minimum_histogram": [0, 0, 0, 0, 0, 20, 0, 0, 0, 0]}
+            layers.append(layer | changes)
+    _, number_format, group_size = name.split("-")
+    content = {"format": number_format, "group_size": int(group_size[1:]), "tokens": 640, "layers": layers}
+    path = results / "teacher" / "clip" / name / "clip.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path

@@ -13,7 +13,9 @@ from bitdistiller.reporting.page import inline_svg
 from bitdistiller.reporting.stage import run
 
 FILES = {"main.csv", "main.md", "main.tex", "main.html", "coverage.json"}
-FILES |= {f"{name}.{suffix}" for name in ("perplexity_vs_bits", "training_curves") for suffix in ("svg", "png")}
+FILES |= {"clip_error.csv", "clip_error.md"}
+PLOTS = ("perplexity_vs_bits", "training_curves", "clip_error")
+FILES |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("svg", "png")}
 
 
 def tabulate(experiment, results: Path, root: Path) -> dict[str, bytes]:
@@ -52,12 +54,12 @@ def test_csv_gives_back_the_frame(experiment, results, tmp_path):
     assert again["n"].tolist() == frame["n"].tolist()
 
 
-def test_page_needs_no_network_and_holds_both_plots(experiment, results, tmp_path):
+def test_page_needs_no_network_and_holds_all_plots(experiment, results, tmp_path):
     text = tabulate(experiment, results, tmp_path)["main.html"].decode()
     assert not re.search(r"https?:|@import|src=|<script", text)
-    assert text.count("<svg role=") == 2
+    assert text.count("<svg role=") == 3
     ids = re.findall(r'\bid="([^"]+)"', text)
-    assert len(ids) == len(set(ids)), "ids of the two plots must not meet"
+    assert len(ids) == len(set(ids)), "ids of the plots must not meet"
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
     assert used <= set(ids)
 
