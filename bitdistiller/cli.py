@@ -262,6 +262,29 @@ def show(
 
 
 @app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Model, student/, packed checkpoint, or output directory of clip.")],
+    clip: Annotated[Path | None, typer.Option(help="Output directory of clip, for untrained weights.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Full-precision model that errors are relative to.")] = None,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    scale_dtype: Annotated[config.Dtype | None, typer.Option(help="Precision of the scales.")] = None,
+    pad: Annotated[bool, typer.Option("--pad", help="Fill up a last group that is not full.")] = False,
+    layers: Annotated[str | None, typer.Option(help="Part of the layers' names, or a pattern with * and ?.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the clip ratios into this .svg or .png file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write all columns to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Show weights, clip ratios, errors and bits of every layer [format default: on record, else int2 g128]."""
+    from bitdistiller.inspection.inspect import inspect
+    from bitdistiller.inspection.sources import Options
+
+    asked = {"format": format, "group_size": group_size, "scale_dtype": scale_dtype, "pad": pad or None}
+    given = {key: value for key, value in asked.items() if value is not None}
+    inspect(path, Options(given, clip, reference), layers=layers, plot=plot, csv=csv, as_machine=as_json)
+
+
+@app.command()
 def check(config: Config = Path("config.yaml")) -> None:
     """Check an experiment file and the local files it names, before any job starts."""
     from bitdistiller.plan import Plan

@@ -29,12 +29,16 @@ class ClipRanges:
         for name in sorted(self._names):
             self._check(name, layers.get(name.rpartition(".")[0]), quantization.group_size)
 
+    def ends(self, layer: str) -> tuple[Tensor, Tensor] | None:
+        """The largest and the smallest value of every group, (out, groups, 1); None for a layer without ranges."""
+        if f"{layer}.max" not in self._names:
+            return None
+        return self._tensors.get_tensor(f"{layer}.max"), self._tensors.get_tensor(f"{layer}.min")
+
     def apply(self, layer: str, weight: Tensor) -> Tensor:
         """Clamp a weight (out, in) to the ranges of its groups; a layer without ranges is returned as it is."""
-        if f"{layer}.max" not in self._names:
-            return weight
-        high, low = (self._tensors.get_tensor(f"{layer}.{end}") for end in ("max", "min"))
-        return clip_weight(weight, high, low, self._group_size)
+        ends = self.ends(layer)
+        return weight if ends is None else clip_weight(weight, *ends, self._group_size)
 
     def _check(self, name: str, shape: tuple[int, int] | None, group_size: int) -> None:
         if shape is None:

@@ -6,15 +6,19 @@ import re
 from collections.abc import Iterable
 
 
-def split_name(name: str) -> tuple[int, str]:
-    """Block and kind of a layer: `model.layers.3.mlp.experts.0.w1` is (3, `mlp.experts.w1`), other numbers left out.
+def place(name: str) -> tuple[int, str]:
+    """Block and the name inside it: `model.layers.3.mlp.experts.0.w1` is (3, `mlp.experts.0.w1`).
 
     A name without a number is of block 0.
     """
     match = re.search(r"(?:^|\.)(\d+)\.(.+)$", name)
-    if match is None:
-        return 0, name
-    return int(match[1]), ".".join(part for part in match[2].split(".") if not part.isdigit())
+    return (0, name) if match is None else (int(match[1]), match[2])
+
+
+def split_name(name: str) -> tuple[int, str]:
+    """Block and kind of a layer, which is its place without numbers: (3, `mlp.experts.w1`)."""
+    block, rest = place(name)
+    return block, ".".join(part for part in rest.split(".") if not part.isdigit())
 
 
 def short_kinds(kinds: Iterable[str]) -> dict[str, str]:

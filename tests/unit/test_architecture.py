@@ -24,6 +24,7 @@ ROOMS = (
     "export",
     "evaluation",
     "reporting",
+    "inspection",
     "cluster",
     "demo",
     "cli",
