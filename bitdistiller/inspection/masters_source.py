@@ -58,7 +58,7 @@ class MastersSource(Source):
         if self.clip is None:
             return {}
         group_size = self.quantization.group_size
-        plain = self.format.fake_quantize(weight, group_size, name=layer)
+        plain = self.format.dequantize(*self.format.quantize(weight, group_size, name=layer), group_size)
         columns = {"error_unclipped": relative(*statistics.squared_error(plain, against))}
         ends = self.clip.ends(layer)
         if ends is None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bitdistiller.formats.grouping import split_groups
 
-CHUNK = 1 << 22
-"""Elements that are held in float64 at a time."""
+CHUNK = 1 << 16
+"""Elements that are held in float64 at a time; they fit the processor's cache."""
 BAND = (0.1, 0.9)
 """Quantiles between which a band of groups lies."""
 
