@@ -130,6 +130,38 @@ def _shard(options: config.GramRecipe, **common: Any) -> None:
 
 
 @app.command()
+def baseline(
+    model: ModelDirectory,
+    output: Output,
+    method: Annotated[str | None, typer.Option(help="gptq, awq or autoround.")] = None,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    texts: Annotated[config.CalibrationDataset | None, typer.Option(help="Calibration texts.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Local file of calibration texts.")] = None,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Let a quantisation library choose the weights; needs the environment `.venv-baselines`."""
+    given = _changes(
+        changes,
+        method=method,
+        quantization__format=format,
+        quantization__group_size=group_size,
+        calibration__texts=texts,
+        calibration__path=path,
+    )
+    options = load_recipe(config.BaselineRecipe, recipe, given)
+    from bitdistiller.baselines.stage import run
+    from bitdistiller.data.calibration_texts import calibration_texts
+
+    texts = partial(calibration_texts, options.calibration)
+    run(options, model=model, texts=texts, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
 def generate(
     model: ModelDirectory,
     output: Output,
@@ -193,7 +225,7 @@ def train(
 
 @app.command()
 def export(
-    weights: Annotated[Path, typer.Option(help="A trained student/ directory, or a full-precision model directory.")],
+    weights: Annotated[Path, typer.Option(help="A student/, a full-precision model, or a library's quantised/.")],
     output: Output,
     clip: Annotated[
         Path | None, typer.Option(help="Output directory of the stage clip, for untrained weights.")
@@ -293,6 +325,9 @@ def check(config: Config = Path("config.yaml")) -> None:
     plan.check()
     runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
     typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
+    needed = plan.needs_library(Path())
+    if needed:
+        typer.echo(f"{config}: {needed}")
 
 
 @app.command()

@@ -414,14 +414,48 @@ class Method(Section):
     quantised: bool = True
     clip: bool = False
     train: bool = False
+    baseline: bool = False
+    """A quantisation library chooses the weights, in an environment of its own (docs/method.md 7)."""
+    formats: tuple[FormatName, ...] | None = None
+    """The number formats it has; None: all of them."""
 
 
+INTEGERS: tuple[FormatName, ...] = ("int2", "int3", "int4")
 METHODS: dict[str, Method] = {
     "16-bit": Method(title="16-bit", quantised=False),
     "rtn": Method(title="RTN"),
     "clip": Method(title="Clipped RTN", clip=True),
+    "gptq": Method(title="GPTQ", baseline=True, formats=INTEGERS),
+    "awq": Method(title="AWQ", baseline=True, formats=INTEGERS),
+    "autoround": Method(title="AutoRound", baseline=True, formats=INTEGERS),
     "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
 }
+
+
+class BaselineRecipe(Section):
+    """Everything the stage `baseline` needs."""
+
+    quantization: Quantization
+    calibration: Calibration
+    method: str
+    """A method of the workflow that is a library's: gptq, awq or autoround."""
+
+    @model_validator(mode="after")
+    def _library_method(self) -> Self:
+        known = [name for name, method in METHODS.items() if method.baseline]
+        if self.method not in known:
+            raise ValueError(f"method {self.method!r} is no library's; accepted: {', '.join(known)}")
+        check_method(self.method, self.quantization.format, self.quantization.pad)
+        return self
+
+
+def check_method(method: str, number_format: str | None, pad: bool) -> None:
+    """Raises ValueError when a method does not have a number format, or cannot pad."""
+    formats = METHODS[method].formats
+    if pad and METHODS[method].baseline:
+        raise ValueError(f"method {method} takes no pad: its libraries need a group size that divides")
+    if formats is not None and number_format not in formats:
+        raise ValueError(f"method {method} has no format {number_format}; accepted: {', '.join(formats)}")
 
 
 class Run(Section):
@@ -454,7 +488,7 @@ class Run(Section):
         method = METHODS[self.method]
         needs = {
             "format": method.quantised,
-            "calibration": method.clip,
+            "calibration": method.clip or method.baseline,
             "mix": method.train,
             "training": method.train,
         }
@@ -463,6 +497,7 @@ class Run(Section):
                 raise ValueError(f"method {self.method} needs {key}")
             if not needed and getattr(self, key) is not None:
                 raise ValueError(f"method {self.method} takes no {key}")
+        check_method(self.method, self.format, self.pad)
         return self
 
 
@@ -485,6 +520,8 @@ class Resources(Section):
     fetch: StageResources = StageResources(runtime=240)
     pretrain_demo: StageResources = StageResources(threads=2)
     clip: StageResources = StageResources()
+    baseline: StageResources = StageResources(threads=2, runtime=240)
+    """Baselines by a library, which cannot stop before the walltime and starts over."""
     generate: StageResources = StageResources()
     mix: StageResources = StageResources()
     train: StageResources = StageResources(threads=2)

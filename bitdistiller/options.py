@@ -13,6 +13,7 @@ RECIPES: dict[str, Any] = {
     "pretrain-demo": config.DemoTeacherRecipe,
     "clip": config.ClipRecipe,
     "gram": config.GramRecipe,
+    "baseline": config.BaselineRecipe,
     "generate": config.Mix,
     "mix": config.Mix,
     "train": config.TrainRecipe,

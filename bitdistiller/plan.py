@@ -11,6 +11,7 @@ from typing import Any
 from bitdistiller.config import (
     METHODS,
     SEARCH_ONLY,
+    BaselineRecipe,
     Calibration,
     ClipRecipe,
     EvaluateRecipe,
@@ -27,6 +28,13 @@ from bitdistiller.config import (
 from bitdistiller.errors import InputError
 
 RESULTS = Path("results")
+BASELINES_PYTHON = Path(".venv-baselines/bin/python")
+
+
+def baselines_python(root: Path) -> str:
+    """The interpreter of the baselines' environment in the repository `root`, or whichever is on the path."""
+    own = root / BASELINES_PYTHON
+    return str(own) if own.exists() else "python"
 
 
 class Plan:
@@ -62,6 +70,10 @@ class Plan:
         """Directory of everything that belongs to one run alone."""
         return self.results / self.run(run).model / run
 
+    def baseline(self, run: str) -> Path:
+        """Output directory of `baseline`."""
+        return self.run_directory(run) / "baseline"
+
     def train(self, run: str) -> Path:
         """Output directory of `train`."""
         return self.run_directory(run) / "train"
@@ -82,6 +94,15 @@ class Plan:
     def evaluations(self) -> Iterator[tuple[str, str]]:
         """Every (run, evaluation) of the experiment."""
         return ((run, name) for run in self.experiment.runs for name in self.experiment.evaluations_of(run))
+
+    def packed_weights(self, run: str) -> Path:
+        """The directory, inside a stage's output, whose weights `export` packs."""
+        method = self.method(run)
+        if method.train:
+            return self.train(run) / "student"
+        if method.baseline:
+            return self.baseline(run) / "quantised"
+        return self.base(self.run(run).model) / "model"
 
     def evaluated_model(self, run: str) -> Path:
         """The model directory that the evaluations of a run load."""
@@ -110,7 +131,9 @@ class Plan:
     def clips(self) -> dict[tuple[str, str], str]:
         """A run for every (model, clip name)."""
         return {
-            (run.model, self.clip_name(name)): name for name, run in self.experiment.runs.items() if run.calibration
+            (run.model, self.clip_name(name)): name
+            for name, run in self.experiment.runs.items()
+            if self.method(name).clip
         }
 
     def gram_name(self, run: str) -> str:
@@ -137,6 +160,11 @@ class Plan:
         """Output directories of the shards that `clip` adds up; none where it takes its Grams itself."""
         shards = self._calibration(run).shards
         return [self.gram(run, shard) for shard in range(shards)] if shards > 1 else []
+
+    def baseline_recipe(self, run: str) -> BaselineRecipe:
+        """Recipe of `baseline`."""
+        chosen, calibration = self.run(run), self._calibration(run)
+        return BaselineRecipe(quantization=chosen.quantization, calibration=calibration, method=chosen.method)
 
     def _calibration(self, run: str) -> Calibration:
         """The calibration of a run, with the demo corpus in place."""
@@ -207,6 +235,23 @@ class Plan:
             self.mix_recipe(mix)
         for clipped in self.clips.values():
             self.clip_recipe(clipped)
+        for run_name in self.baselines:
+            self.baseline_recipe(run_name)
+
+    @property
+    def baselines(self) -> list[str]:
+        """The runs whose weights a library chooses."""
+        return [name for name in self.experiment.runs if self.method(name).baseline]
+
+    def needs_library(self, root: Path) -> str:
+        """What to do before this experiment's baselines can run in the repository `root`, as one line, or nothing."""
+        if not self.baselines or baselines_python(root) != "python":
+            return ""
+        run = self.baselines[0]
+        return (
+            f"runs.{run}: method {self.run(run).method} needs the baselines' environment; run `make baselines` once, "
+            "or start snakemake with --software-deployment-method conda"
+        )
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+REPOSITORY = Path(workflow.basedir).parent
+sys.path.insert(0, str(REPOSITORY))
 
 from bitdistiller.errors import InputError
-from bitdistiller.plan import Plan
+from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment
 
 
@@ -28,6 +29,8 @@ def load_plan():
 
 plan = load_plan()
 experiment = plan.experiment
+CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
+BASELINES_PYTHON = "python" if CONDA else baselines_python(REPOSITORY)
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
 ]
@@ -131,16 +134,13 @@ def digest_of(directory):
 
 def export_source(wildcards):
     """Output directory of the stage whose weights `export` packs."""
-    trained = plan.method(wildcards.run).train
-    return str(plan.train(wildcards.run) if trained else plan.base(wildcards.model))
+    return str(plan.packed_weights(wildcards.run).parent)
 
 
 def export_options(wildcards):
     """Where `export` finds weights and, for untrained ones, clip ranges."""
-    if plan.method(wildcards.run).train:
-        return f"--weights {plan.train(wildcards.run)}/student"
-    clip = f" --clip {run_clip(wildcards)}" if run_clip(wildcards) else ""
-    return f"--weights {plan.base(wildcards.model)}/model{clip}"
+    weights, clip = plan.packed_weights(wildcards.run), untrained_clip(wildcards)
+    return f"--weights {weights} --clip {clip}" if clip else f"--weights {weights}"
 
 
 def untrained_clip(wildcards):
@@ -175,24 +175,3 @@ def expected_metrics(wildcards=None):
 def finished_metrics(wildcards):
     """Digests of the evaluations that are there now; asking for them starts no job."""
     return [before_update(path) for path in expected_metrics() if exists(path)]
-
-
-def start_panel():
-    """What is about to run."""
-    runs, jobs = len(experiment.runs), len(expected_metrics())
-    return f"bitdistiller: experiment {experiment.experiment}, {runs} runs, {jobs} evaluations -> {plan.tables}"
-
-
-def show_result():
-    """Print the results table and where the files are."""
-    from bitdistiller.reporting.terminal import show_after_run
-
-    show_after_run(experiment, plan.results)
-
-
-def error_panel():
-    """What to do after a failure."""
-    return (
-        "bitdistiller: some jobs failed; finished work is kept. Logs: logs/<rule>/..., attempts: work/.../attempts.jsonl. "
-        "The same command goes on; `snakemake tables` shows what is finished."
-    )

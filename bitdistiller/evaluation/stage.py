@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bitdistiller.config import EvaluateRecipe
+from bitdistiller.evaluation.metrics import Metric, unmeasured
 from bitdistiller.evaluation.subject import Subject
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import json_line, read_json_lines, sync, write_json
+from bitdistiller.stages.unavailable import why_unavailable
 
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.json"
@@ -18,6 +21,13 @@ KINDS = {
     "math": "bitdistiller.evaluation.gsm8k",
     "code": "bitdistiller.evaluation.code",
     "multiple_choice": "bitdistiller.evaluation.harness",
+}
+# The metric, and whether more of it is better, of an evaluation that has no model.
+UNMEASURED = {
+    "perplexity": ("perplexity", False),
+    "math": ("exact_match", True),
+    "code": ("pass@1", True),
+    "multiple_choice": ("acc", True),
 }
 # Neither what a column is called nor where its file lies changes a prediction; the file's content is an input.
 NOT_IDENTITY = {"evaluation": {"label", "published", "path"}}
@@ -29,7 +39,8 @@ def run(
     """
     Evaluate the model in the directory `model`; `output` receives predictions.jsonl and metrics.json.
 
-    The metrics are computed from the predictions as they were written. time_budget is in minutes.
+    The metrics are computed from the predictions as they were written. A directory that says why it holds no model
+    gives no predictions and a metric without a value, with that reason. time_budget is in minutes.
     """
     path = recipe.evaluation.path
     with open_stage(
@@ -41,7 +52,11 @@ def run(
         work=work,
         time_budget=time_budget,
     ) as stage:
-        evaluate(stage, recipe, Subject.load(Path(model), recipe.dtype))
+        reason = why_unavailable(model)
+        if reason:
+            pass_on(stage, recipe, reason)
+        else:
+            evaluate(stage, recipe, Subject.load(Path(model), recipe.dtype))
 
 
 def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject) -> None:
@@ -54,12 +69,26 @@ def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject) -> None:
         handle.writelines(map(json_line, records))
     sync(predictions)
     stage.commit()
+    metrics = kind.measure(list(read_json_lines(predictions)), evaluation)
+    _write_metrics(stage, recipe, metrics, protocol)
+    stage.finish(counts={"predictions": len(records)})
+
+
+def pass_on(stage: Stage, recipe: EvaluateRecipe, reason: str) -> None:
+    """The outputs of an evaluation of a model that there is not."""
+    stage.output_file(PREDICTIONS).touch()
+    name, better = UNMEASURED[recipe.evaluation.kind]
+    _write_metrics(stage, recipe, {name: unmeasured(reason, 0, "", higher_is_better=better)}, {})
+    stage.finish(counts={"predictions": 0})
+
+
+def _write_metrics(stage: Stage, recipe: EvaluateRecipe, metrics: dict[str, Metric], protocol: dict[str, Any]) -> None:
+    evaluation = recipe.evaluation
     content = {
         "evaluation": recipe.name,
         "kind": evaluation.kind,
         "label": evaluation.label or recipe.name,
-        "metrics": kind.measure(list(read_json_lines(predictions)), evaluation),
+        "metrics": metrics,
         "protocol": protocol | {"dtype": recipe.dtype},
     }
     write_json(stage.output_file(METRICS), content)
-    stage.finish(counts={"predictions": len(records)})

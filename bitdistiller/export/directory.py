@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.stages.files import read_json
+from bitdistiller.stages.unavailable import why_unavailable
 
 STUDENT_RECORD = "bitdistiller.json"
 COMPANIONS = (
@@ -29,6 +30,9 @@ COMPANIONS = (
 def read_config(directory: Path) -> dict[str, Any]:
     """config.json of a model directory; InputError where there is none."""
     path = Path(directory) / "config.json"
+    reason = why_unavailable(directory)
+    if reason:
+        raise InputError(f"{directory}: holds no model: {reason}")
     if not path.is_file():
         inner = [name for name in ("checkpoint", "student") if (Path(directory) / name / "config.json").is_file()]
         hint = f"; did you mean {Path(directory) / inner[0]}?" if inner else ""

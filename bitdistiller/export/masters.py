@@ -20,13 +20,14 @@ class Masters:
     """Master weights of the layers that a quantization applies to, read one at a time, and the tensors beside them.
 
     layers: the quantised linear layers by name, with their shapes (out, in), in the order of the model.
-    unquantised: names of the other linear layers.
+    unquantised: names of the other linear layers. origin: student, clipped or base.
     """
 
     def __init__(self, directory: Path, quantization: Quantization, clip: Path | None = None) -> None:
         """Raises InputError when directory, quantization and clip ranges do not fit each other."""
         self.directory, self.quantization = Path(directory), quantization
-        self.is_student = _check_origin(self.directory, quantization, clip)
+        is_student = _check_origin(self.directory, quantization, clip)
+        self.origin = "student" if is_student else "clipped" if clip is not None else "base"
         self.files = TensorFiles(self.directory)
         self.layers, self.unquantised = linear_layers(self.directory)
         for name, (_, in_features) in self.layers.items():

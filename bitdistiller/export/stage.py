@@ -9,6 +9,7 @@ from typing import Any
 from bitdistiller.calibration.ranges import clip_file
 from bitdistiller.config import ExportRecipe
 from bitdistiller.export.checkpoint import write_checkpoint
+from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.files import ShardWriter
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.masters import Masters
@@ -17,6 +18,7 @@ from bitdistiller.export.sizes import measure
 from bitdistiller.export.verify import verify_checkpoint
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json
+from bitdistiller.stages.unavailable import mark_unavailable, why_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -35,22 +37,27 @@ def run(
     verify: bool = True,
 ) -> None:
     """
-    Pack `weights`, a base model (with `clip` applied first, if given) or a `student/` directory, into `checkpoint/`.
+    Pack `weights`, a base model (with `clip` applied first, if given), a `student/` directory or what the stage
+    `baseline` wrote, into `checkpoint/`; the reason why there are no such weights goes there in their place.
 
     `verify` also loads the result in a fresh process; every layer is compared in this one in any case. A killed run
     goes on after the last finished shard. Raises InputError when weights, clip ranges and recipe do not fit.
     """
-    masters = Masters(weights, recipe.quantization, clip)
+    reason = why_unavailable(weights)
+    masters = None if reason else open_masters(weights, recipe.quantization, clip)
     inputs = {"weights": Path(weights)} | ({"clip": clip_file(clip)} if clip else {})
     with open_stage(
         "export", version=1, recipe=recipe, inputs=inputs, output=output, work=work, time_budget=time_budget
     ) as stage:
-        writer, layout = ShardWriter(stage.work), get_layout(recipe)
         checkpoint = stage.output_directory(CHECKPOINT)
+        if masters is None:
+            _pass_on(stage, recipe, checkpoint, str(reason))
+            return
+        writer, layout = ShardWriter(stage.work), get_layout(recipe)
         _write(stage, masters, layout, checkpoint, writer)
         report = {
             **recipe.model_dump(mode="json"),
-            "weights": "student" if masters.is_student else "clipped" if clip else "base",
+            "weights": masters.origin,
             **measure(masters, layout, checkpoint),
             "verified": verify_checkpoint(checkpoint, weights, clip, recipe, fresh_process=verify),
         }
@@ -58,6 +65,13 @@ def run(
         _log(output, report)
         stage.finish(counts={key: report[key] for key in ("quantised_weights", "bits_per_weight", "file_bytes")})
         writer.clear()
+
+
+def _pass_on(stage: Stage, recipe: ExportRecipe, checkpoint: Path, reason: str) -> None:
+    mark_unavailable(checkpoint, reason)
+    report = recipe.model_dump(mode="json") | {"weights": None, "bits_per_weight": None, "reason": reason}
+    write_json(stage.output_file(REPORT), report)
+    stage.finish()
 
 
 def _write(stage: Stage, masters: Masters, layout: Layout, checkpoint: Path, writer: ShardWriter) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bitdistiller.config import ExportRecipe
+from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.fresh_process import FreshProcess, fingerprints
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.load import from_masters
@@ -36,7 +37,7 @@ def verify_checkpoint(
     (unless `fresh_process` is false; it costs the import of transformers): every parameter after loading, by hash, and
     the logits on fixed random tokens. Returns what was compared. Raises VerificationError naming the first difference.
     """
-    masters, layout = Masters(weights, recipe.quantization, clip), get_layout(recipe)
+    masters, layout = open_masters(weights, recipe.quantization, clip), get_layout(recipe)
     report = {"layers": compare_tensors(checkpoint, masters, layout), "fresh_process": None}
     if fresh_process:
         report["fresh_process"] = compare_models(checkpoint, masters, layout)

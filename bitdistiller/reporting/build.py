@@ -89,7 +89,7 @@ class _Builder:
             identity,
             method=identity.method_title if unique else f"{identity.method_title} ({identity.run})",
             format=identity.format if one_size else f"{identity.format} g{identity.group_size}",
-            bits_per_weight=f"{export.bits_per_weight:.2f}" if export else "—",
+            bits_per_weight=f"{export.bits_per_weight:.2f}" if export and export.bits_per_weight is not None else "—",
             cells=tuple(cells),
         )
 

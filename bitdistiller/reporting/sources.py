@@ -43,7 +43,8 @@ class MetricsFile(BaseModel):
 class ExportFile(BaseModel):
     """What the tables need of `export.json`."""
 
-    bits_per_weight: float
+    bits_per_weight: float | None
+    """None where the run has no packed model; its evaluations say why."""
     file_bytes: int | None = None
 
 

@@ -9,7 +9,10 @@ import resource
 import sys
 from typing import Any
 
-PACKAGES = ("bitdistiller", "torch", "transformers", "tokenizers", "compressed-tensors", "lm-eval", "numpy", "datasets")
+PACKAGES = (
+    *("bitdistiller", "torch", "transformers", "tokenizers", "compressed-tensors", "lm-eval", "numpy", "datasets"),
+    *("llmcompressor", "auto-round"),
+)
 
 
 def package_versions() -> dict[str, str]:

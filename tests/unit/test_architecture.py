@@ -19,6 +19,7 @@ ROOMS = (
     "layers",
     "calibration",
     "data",
+    "baselines",
     "generation",
     "distillation",
     "export",
