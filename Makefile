@@ -10,9 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
+BASELINES := .venv-baselines
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo tinystories tinystories-clip test test-slow lint format schema rulegraph dry-run report clean distclean
+.PHONY: help demo baselines tinystories tinystories-clip tinystories-baselines test test-slow test-baselines lint format schema \
+	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,13 +29,18 @@ $(TESTABLE): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,kernels]'
 	touch $@
 
+$(BASELINES)/.ready: constraints-baselines.txt pyproject.toml
+	$(PYTHON) -m venv $(BASELINES)
+	$(BASELINES)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-baselines.txt --editable '.[baselines]'
+	touch $@
+
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
 	bitdistiller show
 
 test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
-	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm" $(PYTEST_OPTIONS)
+	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm and not baselines" $(PYTEST_OPTIONS)
 
 test-slow: $(TESTABLE) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
@@ -45,6 +52,15 @@ tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/da
 tinystories-clip: $(READY) ## what each option of the clip search buys on TinyStories-656K, without training
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-clip.yaml
 	bitdistiller show --config tests/configs/tinystories-clip.yaml
+
+baselines: $(BASELINES)/.ready ## make the environment of GPTQ, AWQ and AutoRound, beside .venv
+
+test-baselines: $(TESTABLE) $(BASELINES)/.ready ## run the tests that need these libraries
+	pytest -m baselines $(PYTEST_OPTIONS)
+
+tinystories-baselines: $(READY) $(BASELINES)/.ready ## run the baselines on TinyStories-656K
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-baselines.yaml
+	bitdistiller show --config tests/configs/tinystories-baselines.yaml
 
 lint: $(READY) ## ruff, snakefmt and snakemake --lint, zero findings
 	ruff check .
@@ -63,6 +79,9 @@ schema: $(READY) ## regenerate workflow/schemas/config.schema.json
 rulegraph: $(READY) ## regenerate the picture of the rules in the README
 	python docs/embed.py
 
+performance: $(READY) ## regenerate docs/performance.md from the CSV files in benchmarks/
+	python docs/performance.py
+
 dry-run: $(READY) ## what would run
 	snakemake --dry-run --quiet
 
@@ -74,4 +93,4 @@ clean: ## remove results, state and logs; keep the environment
 	find results -mindepth 1 ! -name .gitkeep -delete
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(BASELINES) *.egg-info

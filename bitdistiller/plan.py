@@ -28,13 +28,12 @@ from bitdistiller.config import (
 from bitdistiller.errors import InputError
 
 RESULTS = Path("results")
-BASELINES_PYTHON = Path(".venv-baselines/bin/python")
+BASELINES = Path(".venv-baselines")
 
 
 def baselines_python(root: Path) -> str:
-    """The interpreter of the baselines' environment in the repository `root`, or whichever is on the path."""
-    own = root / BASELINES_PYTHON
-    return str(own) if own.exists() else "python"
+    """The interpreter of the environment that `make baselines` finished in `root`, or whichever is on the path."""
+    return str(root / BASELINES / "bin" / "python") if (root / BASELINES / ".ready").exists() else "python"
 
 
 class Plan:
