@@ -91,8 +91,12 @@ def test_no_rule_retries_and_no_array_jobs() -> None:
     assert "default-resources" not in yaml.safe_load((ROOT / "profiles" / "default" / "profile.v9+.yaml").read_text())
 
 
-def test_environments_repeat_the_pins() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+@pytest.mark.parametrize(
+    ("constraints", "environment"),
+    [("constraints.txt", "train.yaml"), ("constraints-baselines.txt", "baselines.yaml")],
+)
+def test_environments_repeat_the_pins(constraints: str, environment: str) -> None:
+    lines = (ROOT / constraints).read_text().splitlines()
     pins = {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
-    pip = yaml.safe_load((ROOT / "envs" / "train.yaml").read_text())["dependencies"][-1]["pip"]
+    pip = yaml.safe_load((ROOT / "envs" / environment).read_text())["dependencies"][-1]["pip"]
     assert {name: pins[name] for name in (pin.split("==")[0] for pin in pip)} == dict(pin.split("==") for pin in pip)

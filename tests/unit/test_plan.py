@@ -180,3 +180,36 @@ def test_the_demo_corpus_needs_a_demo_model(experiment):
     assert refused(mix) == message.format("demo-text")
     evaluation = experiment(evaluations={"e": {"kind": "code", "dataset": "demo-code"}})
     assert refused(evaluation) == message.format("demo-code")
+
+
+def test_a_library_s_run(experiment, tmp_path):
+    library = {"model": "m", "method": "gptq", "format": "int2", "calibration": "pile"}
+    plan = experiment(runs={"gptq": library})
+    assert plan.baseline("gptq") == Path("results/m/gptq/baseline")
+    assert plan.packed_weights("gptq") == Path("results/m/gptq/baseline/quantised")
+    assert plan.packed_weights("int2") == Path("results/m/int2/train/student")
+    assert plan.packed_weights("clip3") == Path("results/m/base/model")
+    recipe = plan.baseline_recipe("gptq")
+    assert (recipe.method, recipe.calibration) == ("gptq", plan.clip_recipe("int2").calibration)
+    assert "gptq" not in plan.clips.values()
+    assert plan.needs_library(tmp_path).startswith("runs.gptq: method gptq needs the baselines' environment; run `make")
+    (tmp_path / ".venv-baselines").mkdir()
+    (tmp_path / ".venv-baselines" / ".ready").touch()
+    assert plan.needs_library(tmp_path) == ""
+    assert experiment().needs_library(tmp_path / "other") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "nf3"}, "method gptq has no format nf3; accepted: int2, int3, int4"),
+        ({"pad": True}, "method gptq takes no pad: its libraries need a group size that divides"),
+        ({"calibration": None}, "method gptq needs calibration"),
+        ({"training": "t"}, "method gptq takes no training"),
+    ],
+)
+def test_what_no_library_has_is_refused_at_once(experiment, change, message):
+    library = {"model": "m", "method": "gptq", "format": "int2", "calibration": "pile"}
+    with pytest.raises(InputError, match=r"runs\.gptq: ") as error:
+        experiment(runs={"gptq": library | change})
+    assert message in str(error.value)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS_DEMO = "experiments/demo-baselines.yaml"
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
@@ -130,3 +133,22 @@ def test_the_rule_graph_in_the_readme_is_current() -> None:
 
     assert embed.RULE_GRAPH.read_text() == embed.rule_graph()
     assert embed.RULE_GRAPH.read_text() in (ROOT / "README.md").read_text()
+
+
+def test_baselines_without_their_environment_end_before_the_first_job(tmp_path: Path) -> None:
+    for name in ("bitdistiller", "rules", "envs", "workflow", "config.yaml", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "experiments/demo-baselines.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "needs the baselines' environment; run `make baselines` once" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_demo_beside_baselines_is_the_demo() -> None:
+    demo, beside = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", EXPERIMENTS_DEMO))
+    for section in ("models", "calibrations", "mixes", "trainings", "evaluations"):
+        assert beside[section] == demo[section]
+    assert beside["runs"] | demo["runs"] == beside["runs"]

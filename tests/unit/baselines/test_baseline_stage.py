@@ -78,14 +78,13 @@ def refuse(task):
 
 
 def broken(task):
-    result, layer = fake_library.Result, None
-    model = task.model
+    result = original(task)
 
     def layer(name):
-        chosen = original(task).layer(name)
+        chosen = result.layer(name)
         return chosen._replace(scale=chosen.scale * float("nan"))
 
-    return result(model, layer)
+    return Result(task.model, layer)
 
 
 original = fake_library.quantise
