@@ -13,7 +13,7 @@ from bitdistiller.inspection.statistics import Kept
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What is known of a layer; None where the source cannot say. Definitions: docs/method.md 7."""
+    """What is known of a layer; None where the source cannot say. Definitions: docs/method.md 8."""
 
     name: str
     out_features: int

@@ -1,4 +1,4 @@
-"""What can be said of one weight: pure functions, in float64 over a few rows at a time (docs/method.md 7)."""
+"""What can be said of one weight: pure functions, in float64 over a few rows at a time (docs/method.md 8)."""
 
 from __future__ import annotations
 

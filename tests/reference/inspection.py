@@ -1,4 +1,4 @@
-"""Statistics of a weight as docs/method.md 7 reads, on Python lists of rows."""
+"""Statistics of a weight as docs/method.md 8 reads, on Python lists of rows."""
 
 import math
 
