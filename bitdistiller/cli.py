@@ -307,7 +307,7 @@ def inspect(
     csv: Annotated[Path | None, typer.Option(help="Write all columns to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Show weights, clip ratios, errors and bits of every layer [format default: on record, else int2 g128]."""
+    """Show weights, clip ratios, errors and bits of every layer; the format is the recorded one, else int2 g128."""
     from bitdistiller.inspection.inspect import inspect
     from bitdistiller.inspection.sources import Options
 

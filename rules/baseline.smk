@@ -26,6 +26,6 @@ rule baseline:
     message:
         "let a library quantise {wildcards.run}"
     shell:
-        "exec {BASELINES_PYTHON} -m bitdistiller baseline --recipe {params.recipe:q}"
+        "exec $BASELINES_PYTHON -m bitdistiller baseline --recipe {params.recipe:q}"
         " --model results/{wildcards.model}/base/model --output results/{wildcards.model}/{wildcards.run}/baseline"
         " --work work/{wildcards.model}/{wildcards.run}/baseline --walltime {resources.runtime} > {log} 2>&1"

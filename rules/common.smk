@@ -30,7 +30,9 @@ def load_plan():
 plan = load_plan()
 experiment = plan.experiment
 CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
-BASELINES_PYTHON = "python" if CONDA else baselines_python(REPOSITORY)
+os.environ.setdefault(
+    "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
+)
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
 ]
