@@ -35,7 +35,9 @@ def stage(python, name, *options):
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 @pytest.mark.parametrize("method", ["gptq", "awq", "autoround"])
-def test_a_library_beats_round_to_nearest_or_is_close_to_full_precision(library_python, test_data, tmp_path, method, bits):
+def test_a_library_beats_round_to_nearest_or_is_close_to_full_precision(
+    library_python, test_data, tmp_path, method, bits
+):
     model, stories = test_data / "models" / "TinyStories-656K", test_data / "datasets" / "tinystories"
     scale = ("--set", "quantization.scale_dtype=float32")
     texts = ("--texts", "text", "--path", stories / "train_sample.jsonl.gz", "--set", "calibration.samples=24")
