@@ -54,7 +54,7 @@ def rows(device: str) -> Iterator[dict[str, Any]]:
                 "times_faster": number(base_time / time),
                 "peak_mib": number(peak),
                 "share_of_naive_peak": number(peak / base_peak),
-                "forward_share_of_copy_bandwidth": number(copy / seconds(forward, RUNS)),
+                "forward_share_of_copy_bandwidth": number(copy / seconds(forward, RUNS)) if device == "cuda" else "",
                 "share_of_training_step": step if (name, form) == ("int2", "triton") else "",
                 "machine": machine(device),
             }
