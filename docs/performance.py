@@ -55,23 +55,6 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "calibration_memory": (
-        "Memory of the calibration",
-        "`python benchmarks/calibration_memory.py`: random models of LLaMA-2-7B's shapes with 1, 2 and 4 blocks, each row "
-        "a fresh process. *grams* walks the model and takes its Gram matrices, *importance* also weights the tokens, "
-        "*clip* also searches; *whole model* is the same walk over a model that transformers has loaded at once. The peak "
-        "is the kernel's high-water mark, mapped pages of the weight files included; *anonymous* is without them. It does "
-        "not grow with the number of blocks; 65,536 tokens are the paper's 128 texts of 512.",
-        {
-            "Job": "job",
-            "Blocks": "blocks",
-            "Tokens": "tokens",
-            "Host peak, MB": "host_peak_mb",
-            "Anonymous, MB": "host_anonymous_peak_mb",
-            "GPU peak, MB": "device_peak_mb",
-            "Seconds": "seconds",
-        },
-    ),
-    "calibration_memory": (
         "Calibration, block by block",
         "`python benchmarks/calibration_memory.py`: models of LLaMA-2-7B's shapes with few blocks, each job a fresh "
         "process. *grams* walks the model and writes its Gram matrices, *importance* weights their tokens, *clip* also "
