@@ -10,6 +10,7 @@ from bitdistiller.formats import NumberFormat
 from bitdistiller.formats.grid import Ends, group_ends
 from bitdistiller.kernels import worth_compiling
 from bitdistiller.kernels.compiled import call, compile_function
+from bitdistiller.kernels.eager import keep_freed_memory
 
 WORTH_COMPILING = 1 << 18
 """Weights from which a block is searched by compiled kernels; a hundred candidates soon earn the compilation back."""
@@ -22,6 +23,7 @@ class Candidates:
         self.block, self.root, self.format = block, root, number_format
         self.ends = group_ends(block)
         self._compiled = worth_compiling(block, WORTH_COMPILING)
+        keep_freed_memory()
         self._flat = block.flatten(0, 1), *(end.flatten(0, 1) for end in self.ends)
 
     def clip(self, upper: Tensor, lower: Tensor) -> Ends:
