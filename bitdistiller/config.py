@@ -243,6 +243,13 @@ class ClipRecipe(Section):
         return GramRecipe(group_size=chosen.group_size, pad=chosen.pad, calibration=self.calibration)
 
 
+class TokenizeRecipe(Section):
+    """Everything the stage `tokenize` needs."""
+
+    max_length: PositiveInt = 1024
+    """Longest sequence in tokens, prompt and completion together; what is longer is cut."""
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -274,9 +281,15 @@ class Training(Section):
     batch_size: PositiveInt = 128
     """Sequences per optimizer step, over all processes."""
     micro_batch_size: PositiveInt = 8
-    """Sequences per forward pass; must divide batch_size."""
+    """Sequences per forward pass (packed: rows of at most max_length tokens); must divide batch_size."""
     max_length: PositiveInt = 1024
     """Longest training sequence in tokens, prompt and completion together."""
+    mask_prompt: bool = False
+    """Leave the prompt's tokens out of the loss (in the reference they count)."""
+    batching: Literal["auto", "packed", "grouped", "padded"] = "auto"
+    """How a step's sequences lie in memory, which changes speed alone. packed: several in a row of at most max_length
+    tokens that do not see each other; grouped: sorted by length, padded to the longest of a micro-batch; padded: as
+    drawn (the reference); auto: packed where the model's attention keeps sequences apart, else grouped."""
     evaluation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """First share of the mix, kept for the evaluation loss; the best checkpoint by it is the result (0: the last)."""
     evaluate_every: PositiveInt = 4
