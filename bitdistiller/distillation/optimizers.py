@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,7 @@ def _plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _eight_bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of every kernel for another GPU
     try:
         from bitdistiller.distillation.eight_bit import EightBitAdamW
     except ImportError as error:
