@@ -272,9 +272,13 @@ class Training(Section):
     warmup: Fraction = 0.0
     """Share of the steps over which the learning rate rises (one-cycle: 0 means 0.3)."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit keeps both moments as 8-bit codes: about 2 bytes a parameter instead of 8 (needs torchao)."""
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.999
     max_gradient_norm: PositiveFloat = 1.0
+    divergence_patience: PositiveInt = 5
+    """Stop after this many steps in a row whose loss or gradient is not finite; each such step is skipped."""
     epochs: PositiveFloat = 4
     max_steps: PositiveInt | None = None
     """Optimizer steps; overrides `epochs`."""
