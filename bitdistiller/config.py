@@ -306,7 +306,20 @@ class Training(Section):
     """Precision of the matrix products; master weights are float32."""
     scale_grad: bool = True
     """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
+    engine: Literal["auto", "single", "ddp", "fsdp", "zero2", "zero3"] = "auto"
+    """How processes share the student. ddp: each holds all of it; zero2 (DeepSpeed): gradients and optimizer state in
+    shards; zero3 and fsdp: weights too; auto: single for one process, ddp for several."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What lies in host memory: nothing, the optimizer state (zero2, zero3), or the weights too (zero3, fsdp)."""
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _offload_fits_engine(self) -> Self:
+        fitting = {"optimizer": ("zero2", "zero3"), "parameters": ("zero3", "fsdp")}
+        if self.offload != "none" and self.engine not in fitting[self.offload]:
+            accepted = " or ".join(fitting[self.offload])
+            raise ValueError(f"offload: {self.offload} needs engine {accepted}, not {self.engine}")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

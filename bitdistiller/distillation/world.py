@@ -29,17 +29,25 @@ class World:
     device: torch.device = torch.device("cpu")
 
     @classmethod
-    def join(cls) -> World:
-        """Join the process group that the environment describes, over gloo on CPUs and NCCL on GPUs."""
+    def join(cls, alone: bool = False) -> World:
+        """
+        Join the process group that the environment describes, over gloo on CPUs and NCCL on GPUs.
+
+        With `alone` one process forms a group too, for engines that cannot do without.
+        """
         size, on_gpu = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
         local = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())
         device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
         if on_gpu:
             torch.cuda.set_device(device)
         if size == 1:
+            if alone and not dist.is_initialized():
+                os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+                store = dist.HashStore()
+                dist.init_process_group(_backend(on_gpu), store=store, rank=0, world_size=1)
             return cls(device=device)
         if not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+            dist.init_process_group(_backend(on_gpu), timeout=TIMEOUT)
         return cls(dist.get_rank(), size, device)
 
     @staticmethod
@@ -115,3 +123,7 @@ class World:
         error = Elsewhere("another process of this run has ended and said why")
         error.exit_code = code
         return error
+
+
+def _backend(on_gpu: bool) -> str:
+    return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"

@@ -35,8 +35,8 @@ def add_to_ends(gradient: Tensor, groups: Tensor, ends: Ends, shares: Ends) -> T
     return gradient
 
 
-def require_finite(scale: Tensor, name: str) -> None:
-    """InputError when a scale (out, ...), and with it a weight of its group, is infinite or NaN."""
+def require_finite(scale: Tensor, name: str, what: str = "weights") -> None:
+    """InputError when a scale (out, ...), and with it a weight of its group (or what it is of), is infinite or NaN."""
     if not torch.isfinite(scale).all():
         rows = (~torch.isfinite(scale)).flatten(1).any(dim=1).nonzero().flatten()
-        raise InputError(f"{name}: infinite or NaN weights in {len(rows)} of {len(scale)} rows, first in row {rows[0]}")
+        raise InputError(f"{name}: infinite or NaN {what} in {len(rows)} of {len(scale)} rows, first in row {rows[0]}")

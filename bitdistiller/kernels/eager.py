@@ -35,7 +35,7 @@ def keep_freed_memory() -> None:
 def forward(formula: Formula, groups: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Values (n, group_size) in `dtype` and scales (n, scales) in the arithmetic dtype of groups (n, group_size)."""
     output, scales = torch.empty_like(groups, dtype=dtype), []
-    for rows in _blocks(groups):
+    for rows in chunks(groups):
         output[rows], scale = formula.forward_formula(_upcast(groups[rows]))
         scales.append(scale)
     return output, torch.cat(scales)
@@ -44,7 +44,7 @@ def forward(formula: Formula, groups: Tensor, dtype: torch.dtype) -> tuple[Tenso
 def backward(formula: Formula, groups: Tensor, upstream: Tensor, scale_grad: bool) -> Tensor:
     """The gradient (n, group_size) in the dtype of `groups`."""
     output = torch.empty_like(groups)
-    for rows in _blocks(groups):
+    for rows in chunks(groups):
         above = upstream[rows].to(arithmetic_dtype(groups.dtype))
         output[rows] = formula.backward_formula(_upcast(groups[rows]), above, scale_grad)
     return output
@@ -54,7 +54,8 @@ def _upcast(groups: Tensor) -> Tensor:
     return groups.to(arithmetic_dtype(groups.dtype))
 
 
-def _blocks(groups: Tensor) -> Iterator[slice]:
+def chunks(groups: Tensor) -> Iterator[slice]:
+    """Slices of groups (n, group_size) that are worked on at once."""
     keep_freed_memory()
     step = max(1, chunk_elements(groups) // groups.shape[1])
     for start in range(0, len(groups), step):

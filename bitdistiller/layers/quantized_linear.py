@@ -1,6 +1,6 @@
 """A linear layer whose weight is quantised in every forward and trained in full precision."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class FakeQuantizedLinear(nn.Linear):
         group_size: int | None,
         scale_grad: bool = True,
         name: str = "weight",
-    ) -> "FakeQuantizedLinear":
+    ) -> Self:
         """Wrap the parameters of `linear` without copying them; `name` is the layer's name in error messages.
 
         Raises InputError when `group_size` does not divide the input features.

@@ -5,25 +5,37 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from bitdistiller.formats import NumberFormat, resolve_group_size
+from bitdistiller.formats import NumberFormat, resolve_group_size, trained_grid
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
+from bitdistiller.layers.trained_grid_linear import TrainedGridLinear
 from bitdistiller.layers.walk import quantized_linear_names
 
 
 def quantize_linears(
-    model: nn.Module, number_format: NumberFormat, group_size: int | None, scale_grad: bool = True
+    model: nn.Module,
+    number_format: NumberFormat,
+    group_size: int | None,
+    scale_grad: bool = True,
+    train_scales: bool = False,
 ) -> list[str]:
     """Swap every linear layer of the decoder blocks for a FakeQuantizedLinear, in place and without copying weights.
 
+    With `train_scales` it is a TrainedGridLinear, which starts on the grid of its weight and so with the same values.
     `lm_head`, embeddings and norms stay as they are. Returns the names of the swapped layers. Raises InputError,
-    naming the layer and its size, before anything is swapped when `group_size` does not divide.
+    naming the layer and its size, before anything is swapped when `group_size` does not divide, and for a format
+    whose scales cannot be trained.
     """
+    if train_scales:
+        trained_grid(number_format)
     names = quantized_linear_names(model)
     for name in names:
         resolve_group_size(model.get_submodule(name).in_features, group_size, name, number_format.pad)
     for name in names:
         linear = model.get_submodule(name)
-        layer = FakeQuantizedLinear.from_linear(linear, number_format, group_size, scale_grad, name)
+        if train_scales:
+            layer = TrainedGridLinear.from_linear(linear, number_format, group_size, name=name)
+        else:
+            layer = FakeQuantizedLinear.from_linear(linear, number_format, group_size, scale_grad, name)
         model.set_submodule(name, layer)
     return names
 

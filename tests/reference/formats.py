@@ -96,3 +96,35 @@ def codes_of_group(group, bits):
     scale = max(high - low, 1e-5) / levels
     zero_point = min(max(-round(low / scale), 0), levels)
     return [min(max(round(w / scale) + zero_point, 0), levels) for w in group], scale, zero_point
+
+
+def trained_grid(weight, scale, zero_point, bits, group_size, scale_dtype=None):
+    """INTb on a given grid, docs/method.md 1; differentiable in weight, scale and zero point (both (out, groups)).
+
+    At their limits autograd of clamp passes the gradient either way, as `_no_further` then sorts out.
+    """
+    levels, least = 2**bits - 1, 1e-5 / (2**bits - 1)
+    w = weight.reshape(weight.shape[0], -1, group_size)
+    s = straight_through(_no_further(scale, least, None), scale.clamp(min=least))
+    if scale_dtype is not None:
+        s = straight_through(s, s.to(scale_dtype).to(s.dtype))
+    z = straight_through(_no_further(zero_point, 0, levels), torch.round(zero_point).clamp(0, levels))
+    s, z = s.unsqueeze(-1), z.unsqueeze(-1)
+    ratio = w / s
+    codes = (straight_through(ratio, torch.round(ratio)) + z).clamp(0, levels)
+    return ((codes - z) * s).reshape(weight.shape)
+
+
+def _no_further(x, least, most):
+    """`x` with a gradient that descent may not follow further below `least` or above `most`."""
+    x = x * 1
+    if x.requires_grad:
+
+        def keep(gradient):
+            wrong = (x < least) & (gradient > 0)
+            if most is not None:
+                wrong |= (x > most) & (gradient < 0)
+            return gradient.masked_fill(wrong, 0)
+
+        x.register_hook(keep)
+    return x
