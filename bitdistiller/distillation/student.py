@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from bitdistiller.calibration import apply_clip, load_clip
-from bitdistiller.config import TrainRecipe
+from bitdistiller.config import TrainRecipe, Training
 from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
@@ -91,3 +91,16 @@ def load_student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
     quantize_linears(student, number_format, quantization.group_size, scale_grad=training.scale_grad)
     return student.train()
+
+
+def parameter_groups(model: Any, training: Training) -> list[dict[str, Any]]:
+    """The optimizer's groups: everything trains."""
+    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+
+
+def write_student(model: Any, state: dict[str, Tensor], directory: Path) -> None:
+    """Write master weights in Hugging Face layout; `state` holds every trained tensor, whoever held them in training."""
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(directory, state_dict=state)
