@@ -369,5 +369,5 @@ class Plan:
 
 
 def _one_vocabulary(one: int, other: int) -> bool:
-    """Whether two sizes may be of one vocabulary: equal, or apart by what padding heads to a multiple of 64 explains."""
+    """Whether two sizes may be of one vocabulary: equal, or apart by the padding of a head to a multiple of 64."""
     return one == other or (max(one, other) % 64 == 0 and abs(one - other) < 1024)
