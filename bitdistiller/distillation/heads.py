@@ -15,6 +15,8 @@ from bitdistiller.layers import TensorFiles
 
 PROBE = 8
 """Tokens on which a head is compared with its model."""
+STORED_NAMES = ("embed_out.weight",)
+"""Names that files have for a head which transformers calls otherwise (GPT-NeoX)."""
 
 
 @dataclass(frozen=True)
@@ -138,4 +140,4 @@ def read_head(directory: Path, dtype: torch.dtype) -> Head:
 def _read(skeleton: Any, parameter: Tensor, files: TensorFiles) -> Tensor:
     """One parameter of a model without weights, under whichever of its names the files have (tied ones have two)."""
     names = [name for name, found in skeleton.named_parameters(remove_duplicate=False) if found is parameter]
-    return files.read(next((name for name in names if name in files), names[-1]))
+    return files.read(next((name for name in (*names, *STORED_NAMES) if name in files), names[-1]))
