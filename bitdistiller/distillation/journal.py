@@ -18,6 +18,14 @@ HISTORY = "history.jsonl"
 EVENTS = "tensorboard"
 LINE_SECONDS = 120.0
 """Seconds between two full lines in the log; the progress line comes more often."""
+NOTE = {"loss": "loss {:.4g}", "evaluation_loss": "evaluation {:.4g}", "tokens_per_second": "{:.0f} tokens/s"}
+LINE = {
+    **NOTE,
+    "gamma": "gamma {:.4f}",
+    "learning_rate": "learning rate {:.3g}",
+    "gradient_norm": "gradient norm {:.3g}",
+    "padding": "padding {:.1%}",
+}
 TAGS = {
     "loss": "loss/train",
     "evaluation_loss": "loss/evaluation",
@@ -102,8 +110,8 @@ class Journal:
             line |= {"tokens": tokens, "positions": positions, "padding": 1 - tokens / positions}
         if seconds:
             line |= {"seconds": seconds, "tokens_per_second": tokens / seconds, "time_shares": time_shares or {}}
-        hours = (time.monotonic() - self._begin) * self.processes
-        line |= {"peak_memory": peak_memory(), "device_seconds": hours, "time": time.time()}
+        spent = (time.monotonic() - self._begin) * self.processes
+        line |= {"peak_memory": peak_memory(), "device_seconds": spent, "time": time.time()}
         self._handle.write(json_line({name: _finite(value) for name, value in line.items()}))
         self._handle.flush()
         self.totals.add(line)
@@ -122,19 +130,11 @@ class Journal:
 
     def note(self) -> str:
         """The few numbers that stand beside the progress: loss, evaluation loss, tokens per second."""
-        names = (
-            ("loss", "loss {:.4g}"),
-            ("evaluation_loss", "evaluation {:.4g}"),
-            ("tokens_per_second", "{:.0f} tokens/s"),
-        )
-        return ", ".join(text.format(self.latest[name]) for name, text in names if name in self.latest)
+        return ", ".join(self._known(NOTE))
 
     def line(self) -> str:
         """Everything known about the latest step in one line."""
-        names = (("gamma", "gamma {:.4f}"), ("learning_rate", "learning rate {:.3g}"))
-        names += (("gradient_norm", "gradient norm {:.3g}"), ("padding", "padding {:.1%}"))
-        parts = [self.note(), *(text.format(self.latest[name]) for name, text in names if name in self.latest)]
-        parts += [_shares(self.latest.get("time_shares", {})), self._costs()]
+        parts = [*self._known(LINE), _shares(self.latest.get("time_shares", {})), self._costs()]
         return f"step {self.latest.get('step', self.done)}: {', '.join(part for part in parts if part)}"
 
     def summary(self) -> dict[str, Any]:
@@ -155,12 +155,14 @@ class Journal:
             logger.info("evaluation loss: %.4g at step %d (best)", sums.evaluations[best], best)
         logger.info("%s; %s", _shares(sums.time_shares) or "no step was timed", self._costs())
 
+    def _known(self, texts: dict[str, str]) -> list[str]:
+        return [text.format(self.latest[name]) for name, text in texts.items() if self.latest.get(name) is not None]
+
     def _costs(self) -> str:
-        peaks = [
-            f"{bytes_ / 1e9:.2f} GB {name.removesuffix('_bytes')}" for name, bytes_ in self.totals.peak_bytes.items()
-        ]
+        peaks = self.totals.peak_bytes.items()
+        memory = " + ".join(f"{size / 1e9:.2f} GB {name.removesuffix('_bytes')}" for name, size in peaks)
         kind = "GPU-hours" if self.device == "cuda" else f"{self.device.upper()}-process-hours"
-        return f"peak memory {' + '.join(peaks) or 'unknown'}, {self.totals.device_seconds / 3600:.3g} {kind}"
+        return f"peak memory {memory or 'unknown'}, {self.totals.device_seconds / 3600:.3g} {kind}"
 
     def _plot(self, line: dict[str, Any]) -> None:
         scalars = {tag: line[name] for name, tag in TAGS.items() if line.get(name) is not None}
