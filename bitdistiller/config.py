@@ -243,6 +243,13 @@ class ClipRecipe(Section):
         return GramRecipe(group_size=chosen.group_size, pad=chosen.pad, calibration=self.calibration)
 
 
+class TokenizeRecipe(Section):
+    """Everything the stage `tokenize` needs."""
+
+    max_length: PositiveInt = 1024
+    """Longest sequence in tokens, prompt and completion together; what is longer is cut."""
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -265,18 +272,28 @@ class Training(Section):
     warmup: Fraction = 0.0
     """Share of the steps over which the learning rate rises (one-cycle: 0 means 0.3)."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit keeps both moments as 8-bit codes: about 2 bytes a parameter instead of 8 (needs torchao)."""
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.999
     max_gradient_norm: PositiveFloat = 1.0
+    divergence_patience: PositiveInt = 5
+    """Stop after this many steps in a row whose loss or gradient is not finite; each such step is skipped."""
     epochs: PositiveFloat = 4
     max_steps: PositiveInt | None = None
     """Optimizer steps; overrides `epochs`."""
     batch_size: PositiveInt = 128
     """Sequences per optimizer step, over all processes."""
     micro_batch_size: PositiveInt = 8
-    """Sequences per forward pass; must divide batch_size."""
+    """Sequences per forward pass (packed: rows of at most max_length tokens); must divide batch_size."""
     max_length: PositiveInt = 1024
     """Longest training sequence in tokens, prompt and completion together."""
+    mask_prompt: bool = False
+    """Leave the prompt's tokens out of the loss (in the reference they count)."""
+    batching: Literal["auto", "packed", "grouped", "padded"] = "auto"
+    """How a step's sequences lie in memory, which changes speed alone. packed: several in a row of at most max_length
+    tokens that do not see each other; grouped: sorted by length, padded to the longest of a micro-batch; padded: as
+    drawn (the reference); auto: packed where the model's attention keeps sequences apart, else grouped."""
     evaluation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """First share of the mix, kept for the evaluation loss; the best checkpoint by it is the result (0: the last)."""
     evaluate_every: PositiveInt = 4
@@ -289,7 +306,20 @@ class Training(Section):
     """Precision of the matrix products; master weights are float32."""
     scale_grad: bool = True
     """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
+    engine: Literal["auto", "single", "ddp", "fsdp", "zero2", "zero3"] = "auto"
+    """How processes share the student. ddp: each holds all of it; zero2 (DeepSpeed): gradients and optimizer state in
+    shards; zero3 and fsdp: weights too; auto: single for one process, ddp for several."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What lies in host memory: nothing, the optimizer state (zero2, zero3), or the weights too (zero3, fsdp)."""
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _offload_fits_engine(self) -> Self:
+        fitting = {"optimizer": ("zero2", "zero3"), "parameters": ("zero3", "fsdp")}
+        if self.offload != "none" and self.engine not in fitting[self.offload]:
+            accepted = " or ".join(fitting[self.offload])
+            raise ValueError(f"offload: {self.offload} needs engine {accepted}, not {self.engine}")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:

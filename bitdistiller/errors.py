@@ -23,6 +23,10 @@ class GateClosed(BitDistillerError):
     exit_code = EXIT_REFUSED
 
 
+class Diverged(BitDistillerError):
+    """Training met too many losses or gradients in a row that were not finite; a repetition would too. Exit code 1."""
+
+
 class TryAgain(BitDistillerError):
     """Nothing is lost and the same command goes on from here. Exit code 75 (EX_TEMPFAIL)."""
 

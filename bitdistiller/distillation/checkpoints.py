@@ -6,16 +6,23 @@ import logging
 import math
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from bitdistiller.errors import BitDistillerError
 from bitdistiller.stages.digest import describe_files, hash_file
 from bitdistiller.stages.files import read_json, sync_tree, write_json
 
 logger = logging.getLogger(__name__)
 
 MARKER = "COMPLETE.json"
-STATE = "trainer_state.json"
+STATE = "state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class DiskFull(BitDistillerError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -52,18 +59,21 @@ def newest_whole(root: Path) -> Path | None:
     return None
 
 
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What the loop wrote beside weights and optimizer state."""
+    return read_json(checkpoint / STATE)
+
+
 def evaluation_losses(checkpoint: Path) -> dict[int, float]:
     """Evaluation loss by optimizer step, as far as `checkpoint` knows; those that are not finite are left out."""
-    history = read_json(checkpoint / STATE)["log_history"]
-    return {entry["step"]: entry["eval_loss"] for entry in history if math.isfinite(entry.get("eval_loss", math.nan))}
+    losses = {entry["step"]: entry.get("evaluation_loss") for entry in read_state(checkpoint)["history"]}
+    return {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
 
 
 def best_step(checkpoint: Path) -> int:
     """The step with the lowest evaluation loss (the first of equals); without evaluations the checkpoint's own."""
     losses = evaluation_losses(checkpoint)
-    return (
-        min(losses, key=lambda step: (losses[step], step)) if losses else read_json(checkpoint / STATE)["global_step"]
-    )
+    return min(losses, key=lambda step: (losses[step], step)) if losses else read_state(checkpoint)["step"]
 
 
 def best_whole(root: Path, newest: Path) -> Path:
@@ -84,3 +94,29 @@ def prune(root: Path, keep: int) -> None:
     for step, path in found.items():
         if step not in newest and step != best:
             shutil.rmtree(path)
+
+
+def drop_optimizer(root: Path, patterns: Iterable[str]) -> None:
+    """Remove from every checkpoint what only a resumed training needs, once the training is finished."""
+    for checkpoint in steps(root).values():
+        (checkpoint / MARKER).unlink(missing_ok=True)
+        for path in [path for pattern in patterns for path in checkpoint.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        seal(checkpoint)
+
+
+def is_disk_full(error: BaseException, root: Path) -> bool:
+    """Whether writing failed for want of space; libraries hide the system's own error in theirs."""
+    words = ("no space left", "disk quota", "errno 28", "errno 122", "unexpected pos", "write failed")
+    full = shutil.disk_usage(root).free < 1 << 20
+    return full or any(word in str(error).lower() for word in words)
+
+
+def disk_full(checkpoint: Path) -> DiskFull:
+    """Remove what was written of a checkpoint and say what is left."""
+    size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    whole = [step for step, path in steps(checkpoint.parent).items() if (path / MARKER).exists()]
+    kept = f"the checkpoint of step {max(whole)} is whole" if whole else "no checkpoint is lost"
+    logger.warning("%s: %.1f MB were written before the disk was full", checkpoint, size / 1e6)
+    return DiskFull(f"{checkpoint}: the disk is full; {kept}; make room, then run the same command to go on from there")

@@ -1,6 +1,6 @@
 """A linear layer whose weight is quantised in every forward and trained in full precision."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class FakeQuantizedLinear(nn.Linear):
     group_size: int
     scale_grad: bool
     name: str
+    clock: Any = None
+    """Times the quantiser through its method `quantiser(quantise, weight, dtype)`; None: nothing is timed."""
 
     @classmethod
     def from_linear(
@@ -46,7 +48,12 @@ class FakeQuantizedLinear(nn.Linear):
 
         It is rounded once, to `dtype` (default: the master's).
         """
-        return self.number_format.fake_quantize(self.weight, self.group_size, self.scale_grad, self.name, dtype)
+        if self.clock is None:
+            return self._quantize(self.weight, dtype)
+        return self.clock.quantiser(self._quantize, self.weight, dtype)
+
+    def _quantize(self, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return self.number_format.fake_quantize(weight, self.group_size, self.scale_grad, self.name, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = _product_dtype(x)

@@ -52,6 +52,5 @@ class TrainedGridLinear(FakeQuantizedLinear):
         layer.scale, layer.zero_point = map(nn.Parameter, start)
         return layer
 
-    def quantized_weight(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The fake-quantised weight (out, in), differentiable with respect to weight, scale and zero point."""
-        return self.grid.fake_quantize(self.weight, self.scale, self.zero_point, self.group_size, self.name, dtype)
+    def _quantize(self, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return self.grid.fake_quantize(weight, self.scale, self.zero_point, self.group_size, self.name, dtype)

@@ -13,6 +13,17 @@ IGNORE = -100
 Reduction = Literal["sequence_sum", "token_mean"]
 
 
+@dataclass(frozen=True)
+class StepCounts:
+    """What a whole optimizer step holds over all its micro-batches and processes."""
+
+    sequences: int
+    labels: int
+    """Positions whose own label counts."""
+    targets: int
+    """Positions with a next label of the same sequence that counts."""
+
+
 class LossFunction(Protocol):
     """The call every loss offers."""
 

@@ -1,0 +1,91 @@
+"""FSDP2: weights, gradients and optimizer state in shards, checkpoints that any number of processes can resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+
+from bitdistiller.distillation.engines.base import Engine, Groups, State
+from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
+from bitdistiller.layers import decoder_blocks
+
+SHARDS = "shards"
+
+
+class FsdpEngine(Engine):
+    """`fully_shard` on every decoder block and on the rest; torch's distributed checkpoints."""
+
+    name: ClassVar[str] = "fsdp"
+    reshards: ClassVar[bool] = True
+    needs_group: ClassVar[bool] = True
+    optimizer_files: ClassVar[tuple[str, ...]] = ()
+
+    def _prepare(self, groups: Groups) -> None:
+        self.module = shard(self.student, self.world, offload=self.training.offload != "none")
+        self.optimizer = make_optimizer(groups(self.model), self.training)
+        self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """The mean over processes is what reduce-scatter takes; every micro-batch's gradients are sharded at once."""
+        (loss * self.world.size).backward()
+
+    def step(self, factor: float, skip: bool) -> float:
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.training.max_gradient_norm)
+        size = (norm.full_tensor() if hasattr(norm, "full_tensor") else norm).item()
+        if not skip and torch.isfinite(torch.tensor(size)):
+            set_learning_rates(self.optimizer, factor)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return size
+
+    def save(self, checkpoint: Path) -> None:
+        dcp.save(self._state(), checkpoint_id=checkpoint / SHARDS)
+
+    def load(self, checkpoint: Path) -> None:
+        state = self._state()
+        dcp.load(state, checkpoint_id=checkpoint / SHARDS)
+        set_state_dict(
+            self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+        )
+
+    def load_weights(self, checkpoint: Path) -> None:
+        state = {"model": get_model_state_dict(self.model)}
+        dcp.load(state, checkpoint_id=checkpoint / SHARDS)
+        set_model_state_dict(self.model, state["model"])
+
+    def full_state(self) -> State:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.model, options=options)
+        names = {name for name, _ in self.model.named_parameters()} | {name for name, _ in self.model.named_buffers()}
+        return {name: tensor for name, tensor in state.items() if name in names}
+
+    def _state(self) -> dict[str, Any]:
+        weights, optimizer = get_state_dict(self.model, self.optimizer)
+        return {"model": weights, "optimizer": optimizer}
+
+
+def shard(student: nn.Module, world: Any, offload: bool = False) -> FSDPModule:
+    """Shard a module whose `model` has decoder blocks over all processes, block by block; in place."""
+    kind = world.device.type
+    mesh = init_device_mesh(kind, (world.size,))
+    policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if offload else OffloadPolicy()
+    if not offload:
+        student.to(world.device)
+    _, blocks = decoder_blocks(student)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, offload_policy=policy)
+    fully_shard(student, mesh=mesh, offload_policy=policy)
+    return student

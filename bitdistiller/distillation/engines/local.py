@@ -1,0 +1,86 @@
+"""The whole student on every process: one process, or several that add their gradients (DDP)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bitdistiller.distillation.engines.base import Engine, Groups, State, trained_state
+from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.pt"
+
+
+class SingleEngine(Engine):
+    """One process."""
+
+    name: ClassVar[str] = "single"
+    reshards: ClassVar[bool] = True
+    optimizer_files: ClassVar[tuple[str, ...]] = (OPTIMIZER,)
+
+    def _prepare(self, groups: Groups) -> None:
+        self.student.to(self.world.device)
+        self.module = self._wrap(self.student)
+        self.optimizer = make_optimizer(groups(self.model), self.training)
+        self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _wrap(self, student: nn.Module) -> nn.Module:
+        return student
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        loss.backward()
+
+    def step(self, factor: float, skip: bool) -> float:
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.training.max_gradient_norm)
+        size = self._value(norm)
+        if not skip and torch.isfinite(torch.tensor(size)):
+            set_learning_rates(self.optimizer, factor)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return size
+
+    def _value(self, norm: Tensor) -> float:
+        return norm.item()
+
+    def save(self, checkpoint: Path) -> None:
+        if self.world.leads:
+            state = {name: tensor.cpu().contiguous() for name, tensor in trained_state(self.model).items()}
+            save_file(state, checkpoint / WEIGHTS)
+            torch.save(self.optimizer.state_dict(), checkpoint / OPTIMIZER)
+
+    def load(self, checkpoint: Path) -> None:
+        self.load_weights(checkpoint)
+        state = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=False)
+        self.optimizer.load_state_dict(state)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        self.model.load_state_dict(load_file(checkpoint / WEIGHTS), strict=False)
+
+    def full_state(self) -> State:
+        return {name: tensor.cpu() for name, tensor in trained_state(self.model).items()} if self.world.leads else {}
+
+
+class DdpEngine(SingleEngine):
+    """Distributed data parallel: every process holds everything, gradients are added after the last micro-batch."""
+
+    name: ClassVar[str] = "ddp"
+    needs_group: ClassVar[bool] = True
+
+    def _wrap(self, student: nn.Module) -> nn.Module:
+        on_gpu = self.world.device.type == "cuda"
+        devices = [self.world.device.index] if on_gpu else None
+        return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """DDP takes the mean over processes, at the last micro-batch."""
+        assert isinstance(self.module, DistributedDataParallel)
+        self.module.require_backward_grad_sync = last
+        with nullcontext():
+            (loss * self.world.size).backward()

@@ -1,0 +1,132 @@
+"""DeepSpeed ZeRO-2 and ZeRO-3; the JSON configuration is composed here from the training options."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bitdistiller.config import Training
+from bitdistiller.distillation.engines.base import Engine, Groups, State, trained_state
+from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
+from bitdistiller.distillation.world import World
+from bitdistiller.errors import InputError
+
+TAG = "zero"
+
+
+def zero_config(training: Training, world: World, stage: int) -> dict[str, Any]:
+    """
+    DeepSpeed's configuration: one "batch" is one micro-batch, as the loop itself says where a step ends.
+
+    The student stays in float32 and multiplies under autocast, as with every other engine.
+    """
+    on_gpu = world.device.type == "cuda"
+    host = {"device": "cpu", "pin_memory": on_gpu}
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": on_gpu, "contiguous_gradients": True}
+    if training.offload != "none":
+        zero["offload_optimizer"] = host
+    if training.offload == "parameters" and stage == 3:
+        zero["offload_param"] = host
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world.size,
+        "gradient_clipping": training.max_gradient_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "steps_per_print": sys.maxsize,
+    }
+
+
+class ZeroEngine(Engine):
+    """A student under DeepSpeed; the number of processes cannot change between save and resume."""
+
+    stage: ClassVar[int]
+    needs_group: ClassVar[bool] = True
+    can_skip: ClassVar[bool] = False
+    optimizer_files: ClassVar[tuple[str, ...]] = (f"{TAG}/*optim_states.pt",)
+
+    def _prepare(self, groups: Groups) -> None:
+        deepspeed = import_deepspeed()
+        self.student.to(self.world.device)
+        optimizer = make_optimizer(groups(self.model), self.training)
+        config = zero_config(self.training, self.world, self.stage)
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=self.student, optimizer=optimizer, config=config, dist_init_required=False
+        )
+        self.module = self.engine
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """ZeRO takes the mean over processes."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
+        if not last:
+            self.engine.step()
+
+    def step(self, factor: float, skip: bool) -> float:
+        set_learning_rates(self.optimizer, factor)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm() or 0.0)
+
+    def save(self, checkpoint: Path) -> None:
+        self.engine.save_checkpoint(str(checkpoint), tag=TAG, save_latest=False)
+
+    def load(self, checkpoint: Path) -> None:
+        self.engine.load_checkpoint(str(checkpoint), tag=TAG)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        self.engine.load_checkpoint(str(checkpoint), tag=TAG, load_module_only=True)
+
+    def full_state(self) -> State:
+        with self._gathered():
+            return {n: t.cpu() for n, t in trained_state(self.model).items()} if self.world.leads else {}
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        yield
+
+
+class Zero2Engine(ZeroEngine):
+    """Gradients and optimizer state in shards."""
+
+    name: ClassVar[str] = "zero2"
+    stage: ClassVar[int] = 2
+
+
+class Zero3Engine(ZeroEngine):
+    """Weights in shards too."""
+
+    name: ClassVar[str] = "zero3"
+    stage: ClassVar[int] = 3
+
+    def full_state(self) -> State:
+        import deepspeed
+
+        state: State = {}
+        for name, parameter in self.model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if self.world.leads:
+                    state[name] = parameter.detach().cpu().clone()
+        return state
+
+
+def import_deepspeed() -> Any:
+    """The library, quiet; raises InputError where it is not installed."""
+    try:
+        import deepspeed
+    except ImportError:
+        raise InputError(
+            "training.engine: zero2 and zero3 need DeepSpeed; pip install 'bitdistiller[engines]', or take engine: fsdp"
+        ) from None
+    deepspeed.utils.logger.setLevel("WARNING")
+    return deepspeed

@@ -1,0 +1,93 @@
+"""The student: clipped or warm-started, fake-quantised, with a head that gives losses instead of logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from bitdistiller.calibration import apply_clip, load_clip
+from bitdistiller.config import TrainRecipe
+from bitdistiller.distillation.batches import Batch
+from bitdistiller.distillation.chunked import Term, chunked_loss
+from bitdistiller.distillation.clock import Clock
+from bitdistiller.distillation.heads import Head
+from bitdistiller.distillation.signals import Signal
+from bitdistiller.formats import get_format
+from bitdistiller.layers import quantize_linears
+
+
+class LossHead(nn.Linear):
+    """The output embedding: logits as before, or the loss of hidden states when it is given `terms`."""
+
+    head: Head
+
+    @classmethod
+    def of(cls, model: Any) -> LossHead:
+        """Take the place of the model's output embedding, around the same parameters."""
+        linear = model.get_output_embeddings()
+        made = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        made.head = Head.of(model)
+        made.weight, made.bias = linear.weight, linear.bias
+        model.set_output_embeddings(made)
+        return made
+
+    def forward(
+        self,
+        hidden: Tensor,
+        signal: Signal | None = None,
+        targets: Tensor | None = None,
+        terms: list[Term] | None = None,
+    ) -> Tensor:
+        """Logits of `hidden`, or with `terms` the loss of positions (n, hidden size): see `chunked_loss`."""
+        if terms is None:
+            return super().forward(hidden)
+        assert targets is not None
+        own = replace(self.head, weight=self.weight, bias=self.bias)  # an engine may have swapped the parameters
+        return chunked_loss(hidden, own, signal, targets, terms)
+
+
+class Student(nn.Module):
+    """A model whose call gives this micro-batch's share of the step's loss."""
+
+    def __init__(self, model: Any, precision: str, clock: Clock) -> None:
+        super().__init__()
+        self.model, self.clock = model, clock
+        self.dtype = getattr(torch, precision)
+        LossHead.of(model)
+
+    def forward(self, batch: Batch, keep: Tensor, signal: Signal | None, terms: list[Term]) -> Tensor:
+        """The loss (scalar) of the kept positions (rows, width) bool; `signal` and `terms` are those of the same."""
+        with autocast(batch.input_ids.device, self.dtype):
+            hidden = last_hidden_states(self.model, batch)[keep]
+            with self.clock("loss"):
+                return self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], terms)
+
+
+def last_hidden_states(model: Any, batch: Batch) -> Tensor:
+    """What the head of a model sees, (rows, width, hidden size)."""
+    tokens = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
+    return model.base_model(**tokens, use_cache=False).last_hidden_state
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`; nothing changes for float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def load_student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
+    """The model of a recipe in float32: clipped once, its linear layers fake-quantised, ready to train."""
+    quantization, training = recipe.quantization, recipe.training
+    student = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if clip is not None:
+        apply_clip(student, load_clip(clip), quantization.group_size)
+    if training.gradient_checkpointing:
+        enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
+    quantize_linears(student, number_format, quantization.group_size, scale_grad=training.scale_grad)
+    return student.train()
