@@ -200,6 +200,45 @@ def mix(
 
 
 @app.command()
+def tokenize(
+    model: ModelDirectory,
+    mix: Annotated[Path, typer.Option(help="Output directory of the stage mix.")],
+    output: Output,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Encode a mix once, with the tokenizer of the student's model."""
+    options = load_recipe(config.TokenizeRecipe, recipe, changes)
+    from bitdistiller.data.tokenize_stage import run
+
+    run(options, model=model, mix=mix, output=output, work=work, time_budget=_budget(time_budget, walltime))
+
+
+@app.command()
+def cache_teacher(
+    model: Annotated[Path, typer.Option(help="Directory of the teacher in Hugging Face layout.")],
+    tokens: Annotated[Path, typer.Option(help="Output directory of the stage tokenize.")],
+    output: Output,
+    shard: Annotated[int, typer.Option(help="Number of this shard, from 0.")] = 0,
+    num_shards: Annotated[int, typer.Option(help="Shards the samples are divided over.")] = 1,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Run the teacher once over one shard of the samples and keep what training needs of it."""
+    options = load_recipe(config.CacheRecipe, recipe, changes)
+    from bitdistiller.distillation.cache.stage import run
+
+    common = {"output": output, "work": work, "time_budget": _budget(time_budget, walltime)}
+    run(options, model=model, tokens=tokens, shard=shard, shards=num_shards, **common)
+
+
+@app.command()
 def train(
     model: ModelDirectory,
     mix: Annotated[Path, typer.Option(help="Output directory of the stage mix.")],

@@ -250,6 +250,31 @@ class TokenizeRecipe(Section):
     """Longest sequence in tokens, prompt and completion together; what is longer is cut."""
 
 
+class TeacherCache(Section):
+    """What is kept of a teacher that training does not load (docs/method.md 4)."""
+
+    kind: Literal["hidden", "topk"] = "hidden"
+    """hidden: the last hidden states, to which the teacher's head is applied during training: as exact as a live
+    teacher; topk: its k largest log-probabilities and the mass it gives to all other tokens together."""
+    k: PositiveInt = 32
+    """topk: tokens kept at every position."""
+    shards: PositiveInt = 1
+    """Jobs that the samples are divided over."""
+
+
+class CacheRecipe(Section):
+    """Everything one shard of `cache-teacher` needs."""
+
+    kind: Literal["hidden", "topk"] = "hidden"
+    """hidden: the last hidden states; topk: the k largest log-probabilities and the mass of all other tokens."""
+    k: PositiveInt = 32
+    """topk: tokens kept at every position."""
+    precision: Dtype = "bfloat16"
+    """Precision of the teacher and of the hidden states that are kept."""
+    batch_tokens: PositiveInt = 16384
+    """Tokens per forward pass, padding included; progress is saved after each."""
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +325,10 @@ class Training(Section):
     """Optimizer steps between evaluations and saves."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept beside the best one."""
+    teacher: Literal["live", "cached"] = "live"
+    """live: the teacher is in memory and runs in every step; cached: the stage `cache-teacher` ran it once."""
+    cache: TeacherCache = TeacherCache()
+    """What is kept of a cached teacher."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
     precision: Dtype = "bfloat16"
@@ -501,6 +530,8 @@ class Run(Section):
     calibration: Name | None = None
     mix: Name | None = None
     training: Name | None = None
+    teacher: Name | None = None
+    """Another full-precision model of the same vocabulary to distil from; the default is the run's own model."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
 
@@ -527,6 +558,8 @@ class Run(Section):
                 raise ValueError(f"method {self.method} needs {key}")
             if not needed and getattr(self, key) is not None:
                 raise ValueError(f"method {self.method} takes no {key}")
+        if self.teacher is not None and not method.train:
+            raise ValueError(f"method {self.method} takes no teacher")
         check_method(self.method, self.format, self.pad)
         return self
 
@@ -554,6 +587,9 @@ class Resources(Section):
     """Baselines by a library, which cannot stop before the walltime and starts over."""
     generate: StageResources = StageResources()
     mix: StageResources = StageResources()
+    tokenize: StageResources = StageResources()
+    cache: StageResources = StageResources()
+    """Shards of `cache-teacher`."""
     train: StageResources = StageResources(threads=2)
     export: StageResources = StageResources()
     evaluate: StageResources = StageResources()
@@ -581,7 +617,8 @@ class Experiment(Section):
         for name, run in self.runs.items():
             if name in RESERVED_RUN_NAMES:
                 raise ValueError(f"runs.{name}: this name is used by the workflow; choose another")
-            places = [("model", run.model, self.models), ("calibration", run.calibration, self.calibrations)]
+            places = [("model", run.model, self.models), ("teacher", run.teacher, self.models)]
+            places += [("calibration", run.calibration, self.calibrations)]
             places += [("mix", run.mix, self.mixes), ("training", run.training, self.trainings)]
             places += [("evaluations", evaluation, self.evaluations) for evaluation in run.evaluations]
             for key, value, section in places:

@@ -16,6 +16,8 @@ RECIPES: dict[str, Any] = {
     "baseline": config.BaselineRecipe,
     "generate": config.Mix,
     "mix": config.Mix,
+    "tokenize": config.TokenizeRecipe,
+    "cache-teacher": config.CacheRecipe,
     "train": config.TrainRecipe,
     "export": config.ExportRecipe,
     "evaluate": config.EvaluateRecipe,

@@ -12,6 +12,7 @@ from bitdistiller.config import (
     METHODS,
     SEARCH_ONLY,
     BaselineRecipe,
+    CacheRecipe,
     Calibration,
     ClipRecipe,
     EvaluateRecipe,
@@ -23,6 +24,8 @@ from bitdistiller.config import (
     Mix,
     Resources,
     Run,
+    TokenizeRecipe,
+    Training,
     TrainRecipe,
 )
 from bitdistiller.errors import InputError
@@ -56,6 +59,16 @@ class Plan:
     def mix(self, mix: str) -> Path:
         """Output directory of `mix`."""
         return self.results / self.experiment.mixes[mix].teacher / "mixes" / mix / "mix"
+
+    def tokens(self, run: str) -> Path:
+        """Output directory of `tokenize`, shared by all runs of one mix, maximal length and tokenizer."""
+        mix = str(self.run(run).mix)
+        return self.results / self.experiment.mixes[mix].teacher / "mixes" / mix / self.tokens_name(run)
+
+    def cache(self, run: str, shard: int) -> Path:
+        """Output directory of one shard of `cache-teacher`, shared by all runs that need the same of one teacher."""
+        directory = self.results / self.teacher(run) / "mixes" / str(self.run(run).mix) / self.cache_name(run)
+        return directory / "shards" / f"{shard:05d}"
 
     def clip(self, run: str) -> Path:
         """Output directory of `clip`, shared by all runs with the same calibration, format and group size."""
@@ -118,6 +131,58 @@ class Plan:
     def method(self, run: str) -> Method:
         """The method of a run."""
         return METHODS[self.run(run).method]
+
+    def training(self, run: str) -> Training:
+        """The training of a run."""
+        return self.experiment.trainings[str(self.run(run).training)]
+
+    def teacher(self, run: str) -> str:
+        """The model that a run distils from."""
+        return self.run(run).teacher or self.run(run).model
+
+    @property
+    def trained(self) -> list[str]:
+        """The runs that train a student."""
+        return [name for name in self.experiment.runs if self.method(name).train]
+
+    def tokens_name(self, run: str) -> str:
+        """Maximal length, and the tokenizer where it is not that of the mix's writer, as one readable name."""
+        return f"tokens-{self.training(run).max_length}{self._other_tokenizer(run)}"
+
+    def cache_name(self, run: str) -> str:
+        """What is kept of which sequences in which precision as one readable name."""
+        training, cache = self.training(run), self.training(run).cache
+        kind = f"top{cache.k}" if cache.kind == "topk" else cache.kind
+        precision = "-float32" if training.precision == "float32" else ""
+        shards = f"-{cache.shards}shards" if cache.shards > 1 else ""
+        return f"teacher-{kind}-{training.max_length}{self._other_tokenizer(run)}{precision}{shards}"
+
+    def _other_tokenizer(self, run: str) -> str:
+        chosen = self.run(run)
+        return "" if chosen.model == self.experiment.mixes[str(chosen.mix)].teacher else f"-{chosen.model}"
+
+    @cached_property
+    def token_files(self) -> dict[tuple[str, str, str], str]:
+        """A run for every (writer of the mix, mix, name of the token file)."""
+        mixes = self.experiment.mixes
+        return {
+            (mixes[str(self.run(name).mix)].teacher, str(self.run(name).mix), self.tokens_name(name)): name
+            for name in self.trained
+        }
+
+    @cached_property
+    def caches(self) -> dict[tuple[str, str, str], str]:
+        """A run for every (teacher, mix, name of the cache)."""
+        return {
+            (self.teacher(name), str(self.run(name).mix), self.cache_name(name)): name
+            for name in self.trained
+            if self.training(name).teacher == "cached"
+        }
+
+    def cache_shards(self, run: str) -> list[Path]:
+        """Output directories of the shards that a run reads; none where its teacher is live."""
+        training = self.training(run)
+        return [self.cache(run, n) for n in range(training.cache.shards)] if training.teacher == "cached" else []
 
     def clip_name(self, run: str) -> str:
         """Calibration, format, group size and scale precision as one readable name."""
@@ -187,8 +252,23 @@ class Plan:
 
     def train_recipe(self, run: str) -> TrainRecipe:
         """Recipe of `train`."""
-        chosen = self.run(run)
-        return TrainRecipe(quantization=chosen.quantization, training=self.experiment.trainings[str(chosen.training)])
+        return TrainRecipe(quantization=self.run(run).quantization, training=self.training(run))
+
+    def train_inputs(self, run: str) -> list[str]:
+        """Options of `train` for the directories that not every run has: another teacher, the shards of a cache."""
+        other = self.teacher(run) != self.run(run).model
+        teacher = [f"--teacher {self.base(self.teacher(run)) / 'model'}"] if other else []
+        return teacher + [f"--cache {path}" for path in self.cache_shards(run)]
+
+    def tokenize_recipe(self, run: str) -> TokenizeRecipe:
+        """Recipe of `tokenize`."""
+        return TokenizeRecipe(max_length=self.training(run).max_length)
+
+    def cache_recipe(self, run: str) -> CacheRecipe:
+        """Recipe of `cache-teacher`; k is left out where it means nothing."""
+        training = self.training(run)
+        k = {"k": training.cache.k} if training.cache.kind == "topk" else {}
+        return CacheRecipe(kind=training.cache.kind, precision=training.precision, **k)
 
     def export_recipe(self, run: str) -> ExportRecipe:
         """Recipe of `export`."""
@@ -277,10 +357,17 @@ class Plan:
                 )
 
     def _check_vocabulary(self, name: str, run: Run) -> None:
-        teacher = self.experiment.mixes[run.mix].teacher if run.mix else run.model
-        sizes = [self._model_config(model).get("vocab_size") for model in (run.model, teacher)]
-        if None not in sizes and sizes[0] != sizes[1]:
-            raise InputError(
-                f"runs.{name}: the vocabularies of student {run.model} ({sizes[0]}) and of teacher {teacher} "
-                f"({sizes[1]}) differ; take models of one"
-            )
+        own = self._model_config(run.model).get("vocab_size")
+        writer = self.experiment.mixes[run.mix].teacher if run.mix else run.model
+        for teacher in dict.fromkeys((writer, self.teacher(name))):
+            size = self._model_config(teacher).get("vocab_size")
+            if None not in (own, size) and not _one_vocabulary(own, size):
+                raise InputError(
+                    f"runs.{name}: the vocabularies of student {run.model} ({own}) and of teacher {teacher} "
+                    f"({size}) differ; take models of one"
+                )
+
+
+def _one_vocabulary(one: int, other: int) -> bool:
+    """Whether two sizes may be of one vocabulary: equal, or apart by the padding of a head to a multiple of 64."""
+    return one == other or (max(one, other) % 64 == 0 and abs(one - other) < 1024)

@@ -44,6 +44,8 @@ wildcard_constraints:
     mix="|".join(map(re.escape, experiment.mixes)) or "(?!)",
     evaluation="|".join(map(re.escape, experiment.evaluations)) or "(?!)",
     gram="|".join({re.escape(name) for _, name in plan.grams}) or "(?!)",
+    tokens="|".join({re.escape(name) for *_, name in plan.token_files}) or "(?!)",
+    cache="|".join({re.escape(name) for *_, name in plan.caches}) or "(?!)",
     shard=r"\d{5}",
 
 
@@ -121,6 +123,16 @@ def mix_shards(wildcards):
         str(plan.shard(wildcards.mix, i))
         for i in range(experiment.mixes[wildcards.mix].shards)
     ]
+
+
+def tokens_run(wildcards):
+    """A run that shares the token file of these wildcards."""
+    return plan.token_files[(wildcards.model, wildcards.mix, wildcards.tokens)]
+
+
+def cache_run(wildcards):
+    """A run that shares the cached teacher of these wildcards."""
+    return plan.caches[(wildcards.model, wildcards.mix, wildcards.cache)]
 
 
 def run_clip(wildcards):

@@ -4,12 +4,15 @@
 rule train:
     input:
         model="results/{model}/base/digest.json",
-        mix=lambda wildcards: digest_of(
-            str(plan.mix(experiment.runs[wildcards.run].mix))
-        ),
+        teacher=lambda wildcards: digest_of(str(plan.base(plan.teacher(wildcards.run)))),
+        tokens=lambda wildcards: digest_of(str(plan.tokens(wildcards.run))),
         samples=lambda wildcards: ancient(
-            f"{plan.mix(experiment.runs[wildcards.run].mix)}/mix.jsonl"
+            f"{plan.tokens(wildcards.run)}/tokens.safetensors"
         ),
+        cache=lambda wildcards: digest_of(map(str, plan.cache_shards(wildcards.run))),
+        chunks=lambda wildcards: [
+            ancient(f"{path}/chunks") for path in plan.cache_shards(wildcards.run)
+        ],
         clip=lambda wildcards: digest_of(run_clip(wildcards)),
     output:
         student=directory("results/{model}/{run}/train/student"),
@@ -28,11 +31,13 @@ rule train:
         **job_resources("train"),
     params:
         recipe=lambda wildcards: as_text(plan.train_recipe(wildcards.run)),
-        mix=lambda wildcards: plan.mix(experiment.runs[wildcards.run].mix),
+        tokens=lambda wildcards: plan.tokens(wildcards.run),
+        others=lambda wildcards: plan.train_inputs(wildcards.run),
         clip=run_clip,
     message:
         "distil {wildcards.run}"
     shell:
         "exec python -m bitdistiller train --recipe {params.recipe:q} --model results/{wildcards.model}/base/model"
-        " --mix {params.mix} --clip {params.clip} --output results/{wildcards.model}/{wildcards.run}/train"
+        " --tokens {params.tokens} --clip {params.clip} {params.others}"
+        " --output results/{wildcards.model}/{wildcards.run}/train"
         " --work work/{wildcards.model}/{wildcards.run}/train --walltime {resources.runtime} > {log} 2>&1"

@@ -34,7 +34,8 @@ def run(
             stage.output_file(TOKENS), (encode_record(tokenizer, record, recipe.max_length) for record in records)
         )
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        counts |= {"pad": pad, "vocabulary": vocabulary, "vocabulary_size": len(tokenizer)}
+        size = max(tokenizer.get_vocab().values()) + 1
+        counts |= {"pad": pad, "vocabulary": vocabulary, "vocabulary_size": size}
         stage.finish(counts=counts | {"max_length": recipe.max_length})
 
 

@@ -37,11 +37,11 @@ def supports_packing(model: Any) -> bool:
     return bool((together - alone).abs().max() <= tolerance * alone.abs().max())
 
 
-def choose_layout(batching: str, model: Any) -> Layout:
-    """The layout that `batching` stands for: `auto` is packed where the model supports it, else grouped."""
+def choose_layout(batching: str, *models: Any) -> Layout:
+    """The layout that `batching` stands for: `auto` is packed where all models support it, else grouped."""
     if batching != "auto":
         return batching
-    return "packed" if supports_packing(model) else "grouped"
+    return "packed" if all(map(supports_packing, models)) else "grouped"
 
 
 def _packed(body: Any) -> torch.Tensor:

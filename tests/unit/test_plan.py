@@ -63,6 +63,8 @@ def test_paths(experiment):
         plan.base("m"): "m/base",
         plan.shard("x", 3): "m/mixes/x/shards/00003",
         plan.mix("x"): "m/mixes/x/mix",
+        plan.tokens("int2"): "m/mixes/x/tokens-1024",
+        plan.cache("int2", 3): "m/mixes/x/teacher-hidden-1024/shards/00003",
         plan.clip("int2"): "m/clip/pile-int2-g128",
         plan.clip("clip3"): "m/clip/pile-int3-g128-scale32",
         plan.train("int2"): "m/int2/train",
@@ -151,6 +153,61 @@ def test_vocabularies_that_differ(experiment, tmp_path):
     assert refused(plan) == (
         "runs.int2: the vocabularies of student m (100) and of teacher other (99) differ; take models of one"
     )
+
+
+def test_another_teacher_than_the_writer_of_the_mix(experiment, tmp_path):
+    models = {name: {"path": model_directory(tmp_path / name)} for name in ("big", "writer")}
+    mix = {"teacher": "writer", "sources": [{"dataset": "alpaca", "samples": 1}]}
+    cache = {"teacher": "cached", "precision": "float32", "max_length": 512, "cache": {"kind": "topk", "shards": 3}}
+    more = {"models": models, "mixes": {"y": mix}, "trainings": {"cached": cache}}
+    plan = experiment()
+    runs = {
+        "a": run(plan.run("int2"), teacher="big", mix="y", training="cached"),
+        "b": run(plan.run("int2"), model="writer", mix="y", training="cached"),
+    }
+    plan = experiment(**more, runs=runs)
+    plan.check()
+    assert (plan.teacher("a"), plan.teacher("b")) == ("big", "writer")
+    assert plan.tokens("a") == Path("results/writer/mixes/y/tokens-512-m")
+    assert plan.tokens("b") == Path("results/writer/mixes/y/tokens-512")
+    shards = [Path(f"results/big/mixes/y/teacher-top32-512-m-float32-3shards/shards/0000{n}") for n in range(3)]
+    assert plan.cache_shards("a") == shards
+    assert plan.cache_shards("int2") == []
+    assert plan.train_inputs("a") == ["--teacher results/big/base/model", *(f"--cache {path}" for path in shards)]
+    assert plan.train_inputs("int2") == []
+    assert plan.tokenize_recipe("a").max_length == 512
+    recipe = plan.cache_recipe("a")
+    assert (recipe.kind, recipe.k, recipe.precision) == ("topk", 32, "float32")
+    assert sorted(plan.caches) == [
+        ("big", "y", "teacher-top32-512-m-float32-3shards"),
+        ("writer", "y", "teacher-top32-512-float32-3shards"),
+    ]
+    assert set(plan.token_files) == {
+        ("m", "x", "tokens-1024"),
+        ("writer", "y", "tokens-512"),
+        ("writer", "y", "tokens-512-m"),
+    }
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(99, False), (128, True), (101, False), (2048, False)])
+def test_a_teacher_of_another_vocabulary(experiment, tmp_path, size, accepted):
+    other = model_directory(tmp_path / "other", vocab_size=size)
+    plan = experiment()
+    plan = experiment(models={"other": {"path": other}}, runs={"int2": run(plan.run("int2"), teacher="other")})
+    if accepted:
+        plan.check()
+    else:
+        assert refused(plan) == (
+            f"runs.int2: the vocabularies of student m (100) and of teacher other ({size}) differ; take models of one"
+        )
+
+
+def test_a_teacher_for_a_run_that_trains_nothing(experiment):
+    plan = experiment()
+    with pytest.raises(InputError, match=r"runs\.clip3: method clip takes no teacher"):
+        experiment(runs={"clip3": run(plan.run("clip3"), teacher="m")})
+    with pytest.raises(InputError, match=r"runs\.int2\.teacher: 'nobody' is not defined; defined: m, demo"):
+        experiment(runs={"int2": run(plan.run("int2"), teacher="nobody")})
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_the_demo_plans_every_stage(fresh: Path) -> None:
         "clip": 3,
         "generate": 2,
         "mix": 1,
+        "tokenize": 1,
         "train": 3,
         "export": 5,
         "evaluate": 18,
@@ -125,6 +126,42 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(text: str, message: s
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in done.stderr
+
+
+CACHED = """
+models: {m: {demo: {}}, big: {demo: {hidden_size: 256}}}
+calibrations: {c: {texts: demo}}
+mixes: {x: {teacher: big, shards: 1, sources: [{dataset: demo-text, samples: 10}]}}
+trainings:
+  cached: {teacher: cached, max_length: 64, cache: {kind: topk, k: 8, shards: 2}}
+  live: {max_length: 64}
+evaluations: {e: {kind: perplexity, dataset: demo-text}}
+runs:
+  a: &run {model: m, teacher: big, method: bitdistiller, format: int2, calibration: c, mix: x, training: cached}
+  b: {<<: *run, format: int3}
+  c: {<<: *run, training: live}
+"""
+
+
+def test_runs_share_the_token_file_and_the_cached_teacher(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CACHED)
+    done = snakemake("--dry-run", "--printshellcmds", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    output = done.stdout + done.stderr
+    counts = job_counts(output)
+    assert (counts["tokenize"], counts["cache_teacher"], counts["train"]) == (1, 2, 3)
+    (tokenize,) = (line for line in output.splitlines() if "bitdistiller tokenize" in line)
+    assert "--model results/m/base/model --mix results/big/mixes/x/mix" in tokenize
+    assert "--output results/big/mixes/x/tokens-64-m " in tokenize
+    shards = [f"results/big/mixes/x/teacher-top8-64-m-2shards/shards/0000{n}" for n in range(2)]
+    caches = [line for line in output.splitlines() if "bitdistiller cache-teacher" in line]
+    assert all("--model results/big/base/model --tokens results/big/mixes/x/tokens-64-m " in line for line in caches)
+    assert sorted(shard for line in caches for shard in shards if f"--output {shard} " in line) == shards
+    trains = [line for line in output.splitlines() if "bitdistiller train" in line]
+    assert all("--tokens results/big/mixes/x/tokens-64-m " in line for line in trains)
+    assert all("--teacher results/big/base/model" in line for line in trains)
+    given = " ".join(f"--cache {shard}" for shard in shards)
+    assert sorted(given in line for line in trains) == [False, True, True]
 
 
 def test_the_rule_graph_in_the_readme_is_current() -> None:

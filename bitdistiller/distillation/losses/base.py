@@ -1,13 +1,16 @@
-"""What the losses share: precision, the mask of the labels, the two reductions."""
+"""What the losses share: precision, which positions count and with what weight, and the plain call on full logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from bitdistiller.distillation.losses.weighting import hardness
 
 IGNORE = -100
 Reduction = Literal["sequence_sum", "token_mean"]
@@ -24,77 +27,122 @@ class StepCounts:
     """Positions with a next label of the same sequence that counts."""
 
 
-class LossFunction(Protocol):
-    """The call every loss offers."""
+class Labelled(Protocol):
+    """What the weights of a micro-batch depend on; each (rows, width) int64 (`batches.Batch` has more)."""
 
-    def __call__(
-        self,
-        student_logits: torch.Tensor,
-        teacher_logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        gamma: float = 0.5,
-        reduction: Reduction = "sequence_sum",
-    ) -> torch.Tensor:
-        """A scalar; see the package docstring for shapes."""
-        ...
+    labels: Tensor
+    targets: Tensor
+    sequence: Tensor
 
 
-def positions(labels: torch.Tensor, reduction: Reduction) -> int:
-    """What `reduce` divides by when every label that is not ignored counts: these labels, or the sequences."""
-    return len(labels) if reduction == "sequence_sum" else int((labels != IGNORE).sum())
+@dataclass(frozen=True)
+class Rows:
+    """A micro-batch of one sequence a row, from its labels (batch, sequence) alone."""
+
+    labels: Tensor
+
+    @property
+    def targets(self) -> Tensor:
+        """The label of the next position; -100 at the end."""
+        return F.pad(self.labels[:, 1:], (0, 1), value=IGNORE)
+
+    @property
+    def sequence(self) -> Tensor:
+        """The number of the row."""
+        return torch.arange(len(self.labels), device=self.labels.device).unsqueeze(1).expand_as(self.labels)
+
+    @property
+    def counts(self) -> StepCounts:
+        """The counts of a step that is this micro-batch."""
+        return StepCounts(len(self.labels), *(int((x != IGNORE).sum()) for x in (self.labels, self.targets)))
 
 
 @dataclass(frozen=True)
 class Loss:
     """
-    A loss that is called like its function.
+    A loss: its mathematics on rows of log-probabilities, and the weight of every position.
 
-    `divisor(labels, reduction)` is what the function divides its sum by, so that the losses of parts of a batch can be
-    joined to that of the whole; 0 stands for a loss that divides by nothing. `needs_gamma`: the value of gamma matters.
+    `shifted`: positions with a next label count (else those with an own label, as in the reference).
+    `needs_teacher`: False for a loss that compares with label ids instead of the teacher's rows.
+    `needs_gamma`: the value of gamma matters. `needs_label_probability`: the weights depend on the teacher's
+    log-probability of the next label, and on no reduction.
     """
 
-    function: LossFunction
-    divisor: Callable[[torch.Tensor, Reduction], int] = positions
+    mathematics: ModuleType
+    shifted: bool = False
+    needs_teacher: bool = True
     needs_gamma: bool = False
+    needs_label_probability: bool = False
+
+    def values(self, student: Tensor, against: Tensor, gamma: float) -> Tensor:
+        """
+        The loss of every position (n,), differentiable.
+
+        student (n, v) log-probabilities; `against` those of the teacher (n, v), or label ids (n,) int64.
+        """
+        return self.mathematics.values(student, against, gamma)
+
+    def derivatives(self, student: Tensor, against: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+        """`values`, and their derivative (n, v) by the student's log-probabilities taken as free; new tensors."""
+        return self.mathematics.derivatives(student, against, gamma)
+
+    def counted(self, batch: Labelled) -> Tensor:
+        """Where the loss has positions, (rows, width) bool."""
+        return (batch.targets if self.shifted else batch.labels) != IGNORE
+
+    def weights(
+        self,
+        batch: Labelled,
+        counts: StepCounts,
+        reduction: Reduction,
+        label_log_probability: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """
+        Weight of every position in the loss of the whole step, (rows, width) of `dtype`; 0 where none counts.
+
+        Summed over the micro-batches and processes of a step, `weights * values` is the step's loss.
+        label_log_probability (rows, width): the teacher's, of the next label; needed by `needs_label_probability`.
+        Raises ValueError for an unknown reduction.
+        """
+        if reduction not in ("sequence_sum", "token_mean"):
+            raise ValueError(f"unknown reduction {reduction!r}; accepted: sequence_sum, token_mean")
+        counted = self.counted(batch)
+        if self.needs_label_probability:
+            if label_log_probability is None:
+                raise ValueError("this loss needs the teacher's log-probability of the labels")
+            return hardness(label_log_probability.to(dtype), counted, batch.sequence)
+        positions = counts.targets if self.shifted else counts.labels
+        return counted.to(dtype) / max(counts.sequences if reduction == "sequence_sum" else positions, 1)
 
     def __call__(
         self,
-        student_logits: torch.Tensor,
-        teacher_logits: torch.Tensor,
-        labels: torch.Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor,
         *,
         gamma: float = 0.5,
         reduction: Reduction = "sequence_sum",
-    ) -> torch.Tensor:
-        """A scalar; see the package docstring for shapes."""
-        return self.function(student_logits, teacher_logits, labels, gamma=gamma, reduction=reduction)
+    ) -> Tensor:
+        """The loss of full logits, a scalar; see the package docstring for shapes."""
+        batch = Rows(labels)
+        keep = self.counted(batch)
+        targets = batch.targets[keep]
+        student = log_probabilities(student_logits[keep])
+        teacher = log_probabilities(teacher_logits[keep]) if self.needs_teacher else targets
+        chosen = None
+        if self.needs_label_probability:
+            found = teacher.detach().gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+            chosen = found.new_zeros(keep.shape).masked_scatter(keep, found)
+        weights = self.weights(batch, batch.counts, reduction, chosen, student.dtype)
+        return (self.values(student, teacher, gamma) * weights[keep]).sum()
 
 
-def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+def log_probabilities(logits: Tensor) -> Tensor:
     """Log-softmax over the vocabulary in float32, or in float64 when that is what comes in."""
     return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
 
 
-def unmasked(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (positions, vocabulary) of both models where `labels` is not ignored (labels not shifted)."""
-    keep = labels != IGNORE
-    return log_probabilities(student[keep]), log_probabilities(teacher[keep])
-
-
-def reduce(per_position: torch.Tensor, sequences: int, reduction: Reduction) -> torch.Tensor:
-    """
-    The sum over positions divided by the number of sequences, or by that of positions.
-
-    per_position (positions,). No position at all gives 0 with a gradient of 0. Raises ValueError for other names.
-    """
-    if reduction == "sequence_sum":
-        return per_position.sum() / sequences
-    if reduction == "token_mean":
-        return per_position.sum() / max(per_position.numel(), 1)
-    raise ValueError(f"unknown reduction {reduction!r}; accepted: sequence_sum, token_mean")
-
-
-def divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) over the last dimension, from log-probabilities."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)

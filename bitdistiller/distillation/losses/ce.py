@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import torch
-
-from bitdistiller.distillation.losses.base import IGNORE, Reduction, log_probabilities, positions, reduce
-
-
-def loss(
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    gamma: float = 0.5,
-    reduction: Reduction = "sequence_sum",
-) -> torch.Tensor:
-    """The teacher and gamma are not used; shapes as in the package docstring."""
-    targets = labels[:, 1:]
-    keep = targets != IGNORE
-    chosen = log_probabilities(student_logits[:, :-1][keep]).gather(-1, targets[keep].unsqueeze(-1))
-    return reduce(-chosen.squeeze(-1), len(labels), reduction)
+from torch import Tensor
 
 
-def divisor(labels: torch.Tensor, reduction: Reduction) -> int:
-    """The first label of a sequence is nobody's target."""
-    return positions(labels[:, 1:], reduction)
+def values(student: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """Log-probabilities (n, v) and label ids (n,) -> (n,); gamma is not used."""
+    return -student.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def derivatives(student: Tensor, targets: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """`values` and their derivative, -1 at the label."""
+    slope = torch.zeros_like(student)
+    slope.scatter_(-1, targets.unsqueeze(-1), -1.0)
+    return values(student, targets, gamma), slope

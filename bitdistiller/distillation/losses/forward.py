@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from bitdistiller.distillation.losses.base import Reduction, divergence, reduce, unmasked
+from bitdistiller.distillation.losses.base import divergence
 
 
-def loss(
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    gamma: float = 0.5,
-    reduction: Reduction = "sequence_sum",
-) -> torch.Tensor:
-    """gamma is not used; shapes as in the package docstring."""
-    student, teacher = unmasked(student_logits, teacher_logits, labels)
-    return reduce(divergence(teacher, student), len(labels), reduction)
+def values(student: Tensor, teacher: Tensor, gamma: float) -> Tensor:
+    """Rows of log-probabilities (n, v) -> (n,); gamma is not used."""
+    return divergence(teacher, student)
+
+
+def derivatives(student: Tensor, teacher: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """`values` and their derivative -p_T."""
+    q = teacher.exp()
+    return torch.linalg.vecdot(q, teacher - student), q.neg_()

@@ -5,22 +5,32 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from bitdistiller.distillation.losses.base import Reduction, divergence, reduce, unmasked
+from bitdistiller.distillation.losses.base import divergence
 
 
-def loss(
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    gamma: float = 0.5,
-    reduction: Reduction = "sequence_sum",
-) -> torch.Tensor:
-    """gamma is beta, strictly between 0 and 1; shapes as in the package docstring. Raises ValueError otherwise."""
-    if not 0.0 < gamma < 1.0:
-        raise ValueError(f"jsd needs a beta strictly between 0 and 1, not {gamma}")
-    student, teacher = unmasked(student_logits, teacher_logits, labels)
-    centre = torch.logaddexp(teacher + math.log(gamma), student + math.log1p(-gamma))
-    mixture = gamma * divergence(teacher, centre) + (1.0 - gamma) * divergence(student, centre)
-    return reduce(mixture, len(labels), reduction)
+def values(student: Tensor, teacher: Tensor, gamma: float) -> Tensor:
+    """Rows of log-probabilities (n, v) -> (n,); gamma is beta, strictly in 0..1, or ValueError is raised."""
+    centre = _centre(student, teacher, gamma)
+    return gamma * divergence(teacher, centre) + (1.0 - gamma) * divergence(student, centre)
+
+
+def derivatives(student: Tensor, teacher: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """
+    `values` and their derivative (1 - beta) p_S (log p_S - log c).
+
+    The derivative by c itself, -(beta p_T + (1 - beta) p_S) / c, is -1 everywhere, and that of c by log p_S is
+    (1 - beta) p_S: it cancels the 1 of (p_S log p_S)'.
+    """
+    centre = _centre(student, teacher, gamma)
+    p, d = student.exp(), student - centre
+    value = (1.0 - gamma) * torch.linalg.vecdot(p, d)
+    value += gamma * torch.linalg.vecdot(teacher.exp(), teacher - centre)
+    return value, d.mul_(p).mul_(1.0 - gamma)
+
+
+def _centre(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    if not 0.0 < beta < 1.0:
+        raise ValueError(f"jsd needs a beta strictly between 0 and 1, not {beta}")
+    return torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
