@@ -239,6 +239,29 @@ def cache_teacher(
 
 
 @app.command()
+def warm_start(
+    model: ModelDirectory,
+    tokens: Annotated[Path, typer.Option(help="Output directory of the stage tokenize.")],
+    output: Output,
+    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip.")] = None,
+    format: FormatOption = None,
+    group_size: GroupSize = None,
+    recipe: Recipe = None,
+    changes: Changes = [],  # noqa: B006
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Reconstruct the quantised blocks one by one, so that distillation starts closer to the teacher."""
+    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    options = load_recipe(config.WarmStartRecipe, recipe, given)
+    from bitdistiller.distillation.warm_start.stage import run
+
+    budget = _budget(time_budget, walltime)
+    run(options, model=model, tokens=tokens, clip=clip, output=output, work=work, time_budget=budget)
+
+
+@app.command()
 def train(
     model: ModelDirectory,
     mix: Annotated[Path, typer.Option(help="Output directory of the stage mix.")],

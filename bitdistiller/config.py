@@ -289,6 +289,28 @@ class CacheRecipe(Section):
 # --- training --------------------------------------------------------------------------------------------------------
 
 
+class WarmStart(Section):
+    """Block-wise reconstruction before distillation (docs/method.md 4, after EfficientQAT, arXiv 2407.11062).
+
+    The default learning rates are EfficientQAT's for 2 bits, meant for models of 7B parameters and more.
+    """
+
+    samples: PositiveInt = 512
+    """Sequences of max_length tokens, cut from the start of the mix's training part; those of a last batch that is not
+    full are left out. The host holds 8 bytes for each of their tokens times the model's hidden size."""
+    epochs: PositiveInt = 2
+    """Passes over the samples for every block."""
+    batch_size: PositiveInt = 4
+    """Sequences per optimizer step."""
+    learning_rate: PositiveFloat = 2e-5
+    """Peak learning rate of the weights; it falls to 0 along a cosine, anew in every block."""
+    scale_learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate of trained scales."""
+    zero_point_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of trained zero points, in steps of the grid; null takes that of the scales."""
+    seed: int = 42
+
+
 class Training(Section):
     """Distillation (docs/method.md 4). The defaults are the paper's for general models."""
 
@@ -347,6 +369,15 @@ class Training(Section):
     """Precision of the matrix products; master weights are float32."""
     scale_grad: bool = True
     """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
+    train_scales: bool = False
+    """Train scales and zero points as parameters of their own beside the weights (int2, int3, int4); the clipped
+    weights give their first values. scale_grad then has no meaning."""
+    scale_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of trained scales, which are in the unit of the weights; null takes learning_rate."""
+    zero_point_learning_rate: PositiveFloat | None = None
+    """Peak learning rate of trained zero points, in steps of the grid; null takes that of the scales."""
+    warm_start: WarmStart | None = None
+    """Reconstruct the blocks one by one before distilling (stage `warm-start`); null: start at the clipped weights."""
     engine: Literal["auto", "single", "ddp", "fsdp", "zero2", "zero3"] = "auto"
     """How processes share the student. ddp: each holds all of it; zero2 (DeepSpeed): gradients and optimizer state in
     shards; zero3 and fsdp: weights too; auto: single for one process, ddp for several."""
@@ -398,6 +429,34 @@ class TrainRecipe(Section):
 
     quantization: Quantization
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _scales_can_be_trained(self) -> Self:
+        check_trained_scales(self.training, self.quantization.format)
+        return self
+
+
+class WarmStartRecipe(Section):
+    """Everything the stage `warm-start` needs: a part of the training's options, which mean the same."""
+
+    quantization: Quantization
+    warm_start: WarmStart = WarmStart()
+    train_scales: bool = False
+    scale_grad: bool = True
+    precision: Dtype = "bfloat16"
+    max_length: PositiveInt = 1024
+    evaluation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+
+    @model_validator(mode="after")
+    def _scales_can_be_trained(self) -> Self:
+        check_trained_scales(self, self.quantization.format)
+        return self
+
+
+def check_trained_scales(training: Training | WarmStartRecipe, number_format: str | None) -> None:
+    """Raises ValueError where scales are to be trained of a number format that has no such grid."""
+    if training.train_scales and number_format not in INTEGERS:
+        raise ValueError(f"train_scales: {number_format} has no scales to train; accepted: {', '.join(INTEGERS)}")
 
 
 class ExportRecipe(Section):
@@ -620,6 +679,7 @@ class Resources(Section):
     tokenize: StageResources = StageResources()
     cache: StageResources = StageResources()
     """Shards of `cache-teacher`."""
+    warm_start: StageResources = StageResources(threads=2)
     train: StageResources = StageResources(threads=2)
     export: StageResources = StageResources()
     evaluate: StageResources = StageResources()
@@ -655,6 +715,11 @@ class Experiment(Section):
                 if value is not None and value not in section:
                     known = ", ".join(section) or "none"
                     raise ValueError(f"runs.{name}.{key}: {value!r} is not defined; defined: {known}")
+            if run.training is not None:
+                try:
+                    check_trained_scales(self.trainings[run.training], run.format)
+                except ValueError as error:
+                    raise ValueError(f"runs.{name}.training: {error}") from None
         for name, mix in self.mixes.items():
             if mix.teacher not in self.models:
                 raise ValueError(

@@ -18,6 +18,7 @@ RECIPES: dict[str, Any] = {
     "mix": config.Mix,
     "tokenize": config.TokenizeRecipe,
     "cache-teacher": config.CacheRecipe,
+    "warm-start": config.WarmStartRecipe,
     "train": config.TrainRecipe,
     "export": config.ExportRecipe,
     "evaluate": config.EvaluateRecipe,

@@ -27,6 +27,7 @@ from bitdistiller.config import (
     TokenizeRecipe,
     Training,
     TrainRecipe,
+    WarmStartRecipe,
 )
 from bitdistiller.errors import InputError
 
@@ -85,6 +86,10 @@ class Plan:
     def baseline(self, run: str) -> Path:
         """Output directory of `baseline`."""
         return self.run_directory(run) / "baseline"
+
+    def warm_start(self, run: str) -> list[Path]:
+        """Output directory of `warm-start`, as a list; an empty one for a run without it."""
+        return [self.run_directory(run) / "warm-start"] if self.training(run).warm_start else []
 
     def train(self, run: str) -> Path:
         """Output directory of `train`."""
@@ -255,10 +260,18 @@ class Plan:
         return TrainRecipe(quantization=self.run(run).quantization, training=self.training(run))
 
     def train_inputs(self, run: str) -> list[str]:
-        """Options of `train` for the directories that not every run has: another teacher, the shards of a cache."""
+        """Options of `train` for the directories that not every run has: another teacher, a cache, a warm start."""
         other = self.teacher(run) != self.run(run).model
         teacher = [f"--teacher {self.base(self.teacher(run)) / 'model'}"] if other else []
-        return teacher + [f"--cache {path}" for path in self.cache_shards(run)]
+        start = [f"--warm-start {path}" for path in self.warm_start(run)]
+        return teacher + [f"--cache {path}" for path in self.cache_shards(run)] + start
+
+    def warm_start_recipe(self, run: str) -> WarmStartRecipe:
+        """Recipe of `warm-start`."""
+        training = self.training(run)
+        keys = WarmStartRecipe.model_fields.keys() & Training.model_fields.keys()
+        shared = {key: getattr(training, key) for key in keys if getattr(training, key) is not None}
+        return WarmStartRecipe(quantization=self.run(run).quantization, **shared)
 
     def tokenize_recipe(self, run: str) -> TokenizeRecipe:
         """Recipe of `tokenize`."""

@@ -14,6 +14,7 @@ rule train:
             ancient(f"{path}/chunks") for path in plan.cache_shards(wildcards.run)
         ],
         clip=lambda wildcards: digest_of(run_clip(wildcards)),
+        start=lambda wildcards: digest_of(map(str, plan.warm_start(wildcards.run))),
     output:
         student=directory("results/{model}/{run}/train/student"),
         history="results/{model}/{run}/train/history.jsonl",

@@ -13,6 +13,7 @@ from bitdistiller.stages.files import read_json
 from bitdistiller.stages.unavailable import why_unavailable
 
 STUDENT_RECORD = "bitdistiller.json"
+TRAIN_SCALES = "train_scales"
 COMPANIONS = (
     "generation_config.json",
     "tokenizer*",
@@ -49,6 +50,12 @@ def student_quantization(directory: Path) -> Quantization | None:
     """The quantization a student's master weights were trained for; None for other directories."""
     path = Path(directory) / STUDENT_RECORD
     return parse_quantization(path, read_json(path)) if path.is_file() else None
+
+
+def has_trained_grid(directory: Path) -> bool:
+    """Whether a student's scales and zero points were trained, and lie in a file beside its master weights."""
+    path = Path(directory) / STUDENT_RECORD
+    return path.is_file() and bool(read_json(path).get(TRAIN_SCALES, False))
 
 
 def parse_quantization(origin: Path, record: dict[str, Any]) -> Quantization:

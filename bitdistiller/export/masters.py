@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.export.clip_ranges import ClipRanges
-from bitdistiller.export.directory import quant_method, read_config, student_quantization
+from bitdistiller.export.directory import has_trained_grid, quant_method, read_config, student_quantization
+from bitdistiller.export.student_grid import StudentGrid
 from bitdistiller.formats import get_format, resolve_group_size
 from bitdistiller.layers import TensorFiles, quantized_linear_names
 
@@ -34,6 +35,7 @@ class Masters:
             resolve_group_size(in_features, quantization.group_size, name, quantization.pad)
         self._format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
         self._clip = ClipRanges(clip, quantization, self.layers) if clip is not None else None
+        self._grid = StudentGrid(self.directory, self._format, self.layers) if has_trained_grid(directory) else None
 
     @property
     def others(self) -> list[str]:
@@ -48,11 +50,16 @@ class Masters:
 
     def quantized(self, layer: str) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes, scales and zero points of a layer; see NumberFormat.quantize."""
-        return self._format.quantize(self.weight(layer), self.quantization.group_size, name=layer)
+        weight, group_size = self.weight(layer), self.quantization.group_size
+        if self._grid is not None:
+            return self._grid.quantize(layer, weight, group_size)
+        return self._format.quantize(weight, group_size, name=layer)
 
     def fake_quantized(self, layer: str, dtype: torch.dtype) -> Tensor:
         """What the fake-quantised layer multiplies with, (out, in): computed in float32, rounded once to `dtype`."""
         weight, group_size = self.weight(layer), self.quantization.group_size
+        if self._grid is not None:
+            return self._grid.fake_quantize(layer, weight, group_size, dtype)
         return self._format.fake_quantize(weight, group_size, name=layer, dtype=dtype)
 
     def other(self, name: str, dtype: torch.dtype) -> Tensor:

@@ -3,10 +3,11 @@
 from bitdistiller.layers.files import TensorFiles
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.swap import bake_linears, fake_quantized_linears, quantize_linears, restore_linears
-from bitdistiller.layers.trained_grid_linear import GRID_TENSORS, TrainedGridLinear
+from bitdistiller.layers.trained_grid_linear import GRID_STEM, GRID_TENSORS, TrainedGridLinear
 from bitdistiller.layers.walk import block_linears, decoder_blocks, quantized_linear_names
 
 __all__ = [
+    "GRID_STEM",
     "GRID_TENSORS",
     "FakeQuantizedLinear",
     "TensorFiles",

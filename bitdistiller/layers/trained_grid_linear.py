@@ -13,6 +13,8 @@ from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 
 GRID_TENSORS = ("scale", "zero_point")
 """What the state dict of such a layer has beside weight and bias."""
+GRID_STEM = "scales"
+"""Name, without `.safetensors`, of the file beside a student's master weights that holds these tensors."""
 
 
 class TrainedGridLinear(FakeQuantizedLinear):

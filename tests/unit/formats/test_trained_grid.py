@@ -18,8 +18,8 @@ def example(dtype=torch.float64, rows=6, columns=32, group_size=8):
     """Weight, scale and zero point, with some of each beyond their limits, and an upstream gradient."""
     generator = torch.Generator().manual_seed(3)
     weight, upstream = torch.randn(2, rows, columns, generator=generator, dtype=dtype)
-    scale = torch.rand(rows, columns // group_size, generator=generator, dtype=dtype) * 0.7 + 0.2
-    zero_point = torch.randn(rows, columns // group_size, generator=generator, dtype=dtype) * 1.5 + 1.4
+    scale = torch.rand(rows, -(-columns // group_size), generator=generator, dtype=dtype) * 0.7 + 0.2
+    zero_point = torch.randn(rows, -(-columns // group_size), generator=generator, dtype=dtype) * 1.5 + 1.4
     scale[0, 0], scale[1, 1], zero_point[2, 0], zero_point[3, 1] = -0.1, 1e-9, -0.3, 20.0
     return weight, scale, zero_point, upstream
 

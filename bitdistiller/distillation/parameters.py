@@ -1,0 +1,44 @@
+"""What an optimizer trains: the weights and, where they are trained, the scales and the zero points of the grids."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import nn
+
+from bitdistiller.layers import GRID_TENSORS, TrainedGridLinear
+
+
+class Rates(Protocol):
+    """The learning rates of a recipe: those of `config.Training` and of `config.WarmStart`."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def scale_learning_rate(self) -> float | None: ...
+
+    @property
+    def zero_point_learning_rate(self) -> float | None: ...
+
+
+def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
+    """
+    Groups for `make_optimizer`: the weights and everything else that trains, then the scales, then the zero points.
+
+    The two grid groups are there only where layers have them; they have learning rates of their own and no weight
+    decay. A parameter that two modules share is in one group, once.
+    """
+    grids = {kind: grid_parameters(model, kind) for kind in GRID_TENSORS}
+    taken = {id(parameter) for parameters in grids.values() for parameter in parameters}
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
+    scale_rate = rates.scale_learning_rate or rates.learning_rate
+    own = {"scale": scale_rate, "zero_point": rates.zero_point_learning_rate or scale_rate}
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": rates.learning_rate}]
+    groups += [{"params": grids[kind], "lr": own[kind], "weight_decay": 0.0} for kind in GRID_TENSORS if grids[kind]]
+    return groups
+
+
+def grid_parameters(model: nn.Module, kind: str) -> list[nn.Parameter]:
+    """The parameters called `kind` (scale or zero_point) of all layers on trained grids, in the order of the model."""
+    return [getattr(module, kind) for module in model.modules() if isinstance(module, TrainedGridLinear)]
