@@ -9,7 +9,15 @@ import torch
 
 from bitdistiller.config import Training
 from bitdistiller.distillation.batches import Batch
-from bitdistiller.distillation.confidence import label_part, paper_positions, top_part
+from bitdistiller.distillation.confidence import (
+    Part,
+    paper_gamma,
+    paper_part,
+    paper_positions,
+    reference_gamma,
+    reference_part,
+    reference_positions,
+)
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.steps import Steps
 from bitdistiller.distillation.teacher import Teacher
@@ -36,33 +44,31 @@ def measure(training: Training, teacher: Teacher | None, steps: Steps, world: Wo
 
 def _paper(training: Training, teacher: Teacher, steps: Steps, world: World) -> dict[str, Any]:
     chosen = steps.training_samples[: training.gamma_samples]
-    total, count = 0.0, 0
-    for batch in _moved(steps.batches(chosen, world.rank, world.size), world):
+    parts = []
+    for batch in _batches(steps, chosen, world):
         keep = paper_positions(batch)
-        part, number = label_part(teacher.signal(batch, keep), batch.input_ids.roll(-1, dims=1)[keep])
-        total, count = total + part, count + number
-    total, counted = world.sum(total, count)
-    return {"gamma": total / max(counted, 1), "samples": len(chosen)}
+        parts.append(paper_part(teacher.signal(batch, keep), batch.targets[keep]))
+    return {"gamma": paper_gamma([_over_all(parts, world)]), "samples": len(chosen)}
 
 
 def _reference(training: Training, teacher: Teacher, steps: Steps, world: World) -> float:
-    """
-    Mean over the first batches of the batch's mean largest probability, over all positions that hold a token.
+    """A batch of the reference is `micro_batch_size` sequences in the order of the mix."""
+    size = training.micro_batch_size
+    starts = range(0, len(steps.training_samples), size)
 
-    `gamma_reference_sum` restores the released code's slip: one batch more is summed than divided by.
-    """
-    size, wanted = training.micro_batch_size, training.gamma_batches + training.gamma_reference_sum
-    chosen = steps.training_samples[: wanted * size]
-    means = []
-    for begin in range(0, len(chosen), size):
-        total, count = 0.0, 0
-        for batch in _moved(steps.batches(chosen[begin : begin + size], world.rank, world.size), world):
-            part, number = top_part(teacher.signal(batch, batch.sequence >= 0))
-            total, count = total + part, count + number
-        total, counted = world.sum(total, count)
-        means.append(total / counted)
-    return sum(means) / (training.gamma_batches if len(means) > training.gamma_batches else len(means))
+    def part(start: int) -> Part:
+        batches = _batches(steps, steps.training_samples[start : start + size], world)
+        found = (reference_part(teacher.signal(batch, reference_positions(batch))) for batch in batches)
+        return _over_all(list(found), world)
+
+    return reference_gamma(map(part, starts), training.gamma_batches, training.gamma_reference_sum)
 
 
-def _moved(batches: list[Batch], world: World) -> Iterator[Batch]:
-    return (batch.to(world.device) for batch in batches)
+def _over_all(parts: list[Part], world: World) -> Part:
+    """The sums of all processes."""
+    total, count = world.sum(sum(total for total, _ in parts), sum(count for _, count in parts))
+    return total, int(count)
+
+
+def _batches(steps: Steps, samples: list[int], world: World) -> Iterator[Batch]:
+    return (batch.to(world.device) for batch in steps.batches(samples, world.rank, world.size))

@@ -17,13 +17,16 @@ from bitdistiller.distillation.clock import Clock, time_quantiser
 from bitdistiller.distillation.engines import Engine, choose, engine_class
 from bitdistiller.distillation.engines.base import State
 from bitdistiller.distillation.inputs import Inputs, check_inputs
-from bitdistiller.distillation.loop import Loop, Measured, Objective
+from bitdistiller.distillation.journal import Journal
+from bitdistiller.distillation.loop import Loop, Objective, Progressed
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.packing import choose_layout
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.shared_stage import SharedStage, open_shared_stage
 from bitdistiller.distillation.steps import Steps
-from bitdistiller.distillation.student import Student, load_student, parameter_groups, write_student
+from bitdistiller.distillation.parameters import parameter_groups
+from bitdistiller.distillation.student import Student, load_student, skeleton
+from bitdistiller.distillation.student_files import write_student
 from bitdistiller.distillation.teacher import Teacher, open_teacher
 from bitdistiller.distillation.world import World
 from bitdistiller.stages import DIGEST, Stage, verify
@@ -70,9 +73,13 @@ class TrainingRun:
         self.steps = Steps(file, training, choose_layout(training.batching, model))
         losses = resolve(training.loss)
         asked = any(loss.needs_teacher for loss, _ in losses)
-        self.teacher: Teacher | None = open_teacher(training, inputs, world) if asked else None
+        self.teacher: Teacher | None = (
+            open_teacher(training, inputs.teacher, inputs.cache, world.device) if asked else None
+        )
         self.gamma = self._gamma()
-        self.engine = engine(Student(model, training.precision, self.clock), training, world, partial(parameter_groups, training=training))
+        self.engine = engine(
+            Student(model, training.precision, self.clock), training, world, partial(parameter_groups, rates=training)
+        )
         time_quantiser(self.engine.model, self.clock)
         objective = Objective(losses, self.gamma["gamma"], training, self.teacher, self.clock)
         self.loop = Loop(training, self.engine, self.steps, objective, world, self.clock)
@@ -83,8 +90,7 @@ class TrainingRun:
         resumed = self.saver.resume()
         if resumed:
             self.loop.resume(resumed)
-        stopped = self._train()
-        if stopped:
+        if self._train():
             raise self.stage.deadline.reached()
         self._finish()
 
@@ -106,14 +112,32 @@ class TrainingRun:
 
     def _train(self) -> bool:
         leader = self.stage.leader
+        self.journal = self._open_journal(leader)
         shown = leader.progress("train", self.steps.total, self.loop.state.step) if leader else nullcontext()
-        with shown as bar:
+        with self.journal, shown as bar:
 
-            def watch(measured: Measured) -> None:
-                if bar is not None and "loss" in measured.event:
-                    bar.advance(1, f"loss {measured.event['loss'] or float('nan'):.4g}")
+            def watch(step: int, **values: Any) -> None:
+                self.journal.record(step, gamma=self.gamma["gamma"], **values)
+                if bar is not None and "seconds" in values:
+                    bar.advance(1, self.journal.note())
 
-            return self.loop.run(self.stage.deadline.is_due, self.saver.save, watch)
+            return self.loop.run(self.stage.deadline.is_due, self._save, watch)
+
+    def _open_journal(self, leader: Stage | None) -> Journal:
+        attempt = len(leader.attempts.history()) if leader else 0
+        return Journal(
+            self.stage.work,
+            attempt,
+            done=self.loop.state.step,
+            processes=self.world.size,
+            device=str(self.world.device),
+            writes=self.world.leads,
+            begin=self.stage.deadline.begin,
+        )
+
+    def _save(self, state: Progressed) -> None:
+        self.saver.save(state)
+        self.journal.sync()
 
     def _finish(self) -> None:
         best = self.saver.load_best()
@@ -125,13 +149,15 @@ class TrainingRun:
 
     def _write(self, stage: Stage, best: int, state: State) -> None:
         student = stage.output_directory(STUDENT)
-        write_student(self.engine.model, state, student)
+        write_student(skeleton(self.engine.model), state, student, self.recipe.quantization)
         AutoTokenizer.from_pretrained(self.inputs.model).save_pretrained(student)
-        write_json(student / "bitdistiller.json", self.recipe.quantization.model_dump(mode="json"))
         write_json(stage.output_file(GAMMA), self.gamma)
         history = self.loop.state.history
         with stage.output_file(HISTORY).open("w", encoding="utf-8") as handle:
             handle.writelines(map(json_line, history))
         losses = {event["step"]: event["evaluation_loss"] for event in history if "evaluation_loss" in event}
         counts = {"best_step": best, "steps": self.loop.state.step, "evaluation_loss": losses.get(best)}
-        stage.finish(counts=counts, details={})
+        self.journal.log_summary()
+        stage.finish(
+            counts=counts, details=self.journal.summary() | {"layout": self.steps.layout, "engine": self.engine.name}
+        )

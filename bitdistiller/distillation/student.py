@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from bitdistiller.calibration import apply_clip, load_clip
-from bitdistiller.config import TrainRecipe, Training
+from bitdistiller.config import TrainRecipe
 from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
@@ -63,15 +63,9 @@ class Student(nn.Module):
     def forward(self, batch: Batch, keep: Tensor, signal: Signal | None, terms: list[Term]) -> Tensor:
         """The loss (scalar) of the kept positions (rows, width) bool; `signal` and `terms` are those of the same."""
         with autocast(batch.input_ids.device, self.dtype):
-            hidden = last_hidden_states(self.model, batch)[keep]
+            hidden = self.model.base_model(**batch.model_inputs).last_hidden_state[keep]
             with self.clock("loss"):
                 return self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], terms)
-
-
-def last_hidden_states(model: Any, batch: Batch) -> Tensor:
-    """What the head of a model sees, (rows, width, hidden size)."""
-    tokens = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
-    return model.base_model(**tokens, use_cache=False).last_hidden_state
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -89,18 +83,19 @@ def load_student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
         enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
-    quantize_linears(student, number_format, quantization.group_size, scale_grad=training.scale_grad)
+    quantize_linears(
+        student,
+        number_format,
+        quantization.group_size,
+        scale_grad=training.scale_grad,
+        train_scales=training.train_scales,
+    )
     return student.train()
 
 
-def parameter_groups(model: Any, training: Training) -> list[dict[str, Any]]:
-    """The optimizer's groups: everything trains."""
-    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-
-
-def write_student(model: Any, state: dict[str, Tensor], directory: Path) -> None:
-    """Write master weights in Hugging Face layout; `state` holds every trained tensor, whoever held them in training."""
+def skeleton(model: Any) -> Any:
+    """A plain model of the same configuration without weights, whatever an engine has made of the class of `model`."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
     plain.generation_config = model.generation_config
-    plain.save_pretrained(directory, state_dict=state)
+    return plain
