@@ -264,10 +264,15 @@ def warm_start(
 @app.command()
 def train(
     model: ModelDirectory,
-    mix: Annotated[Path, typer.Option(help="Output directory of the stage mix.")],
+    tokens: Annotated[Path, typer.Option(help="Output directory of the stage tokenize.")],
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="Another full-precision model of the same vocabulary.")] = None,
+    cache: Annotated[list[Path], typer.Option(help="Shard of cache-teacher, for teacher: cached; repeatable.")] = [],  # noqa: B006
     clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip.")] = None,
+    warm_start: Annotated[Path | None, typer.Option(help="Output directory of the stage warm-start.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes to start here [default: one per GPU; none inside torchrun or srun].")
+    ] = None,
     format: FormatOption = None,
     group_size: GroupSize = None,
     recipe: Recipe = None,
@@ -276,13 +281,21 @@ def train(
     time_budget: Budget = None,
     walltime: Walltime = None,
 ) -> None:
-    """Distil the quantised student."""
+    """Distil the quantised student, on one process or on as many as the environment or --processes says."""
     given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.TrainRecipe, recipe, given)
+    from bitdistiller.distillation import processes as local
+
+    if not local.adopt_environment():
+        count = local.wanted_processes(processes, options.training.engine)
+        if count > 1:
+            sys.exit(local.start_processes(count))
+    local.follow_launcher()
+    from bitdistiller.distillation.inputs import Inputs
     from bitdistiller.distillation.stage import run
 
-    budget = _budget(time_budget, walltime)
-    run(options, model=model, teacher=teacher, mix=mix, clip=clip, output=output, work=work, time_budget=budget)
+    inputs = Inputs(model, teacher or model, tokens, tuple(cache), clip, warm_start)
+    run(options, inputs, output=output, work=work, time_budget=_budget(time_budget, walltime))
 
 
 @app.command()

@@ -7,11 +7,22 @@ An experiment file holds models, mixes, calibrations, trainings, evaluations and
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+LossName = Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"]
 FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8"]
 Dtype = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -303,7 +314,8 @@ class WarmStart(Section):
 class Training(Section):
     """Distillation (docs/method.md 4). The defaults are the paper's for general models."""
 
-    loss: Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"] = "cakld"
+    loss: LossName | Annotated[dict[LossName, PositiveFloat], Field(min_length=1)] = "cakld"
+    """One loss, or coefficients by loss of a weighted sum: `{cakld: 1.0, ce: 0.1}`."""
     gamma: Literal["paper", "reference"] | Fraction = "paper"
     """CAKLD's confidence: computed as in the paper, as in the reference code, or a fixed value (jsd: its beta)."""
     gamma_samples: PositiveInt | None = None
@@ -373,6 +385,24 @@ class Training(Section):
     """What lies in host memory: nothing, the optimizer state (zero2, zero3), or the weights too (zero3, fsdp)."""
     seed: int = 42
 
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _sum_of_losses(cls, loss: Any) -> Any:
+        """The sum of one loss alone is that loss, and the same recipe."""
+        if not isinstance(loss, dict):
+            return loss
+        names, given = get_args(LossName), ", ".join(map(str, loss))
+        if not loss or not set(loss) <= set(names):
+            raise ValueError(f"a weighted sum takes coefficients of {', '.join(names)}, not of {given or 'nothing'}")
+        if not all(isinstance(value, (int, float)) and 0 < value < math.inf for value in loss.values()):
+            raise ValueError("the coefficients of a weighted sum must be numbers greater than 0")
+        return next(iter(loss)) if list(loss.values()) == [1] else loss
+
+    @property
+    def losses(self) -> dict[LossName, float]:
+        """Coefficients of the losses; a name alone has 1."""
+        return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
+
     @model_validator(mode="after")
     def _offload_fits_engine(self) -> Self:
         fitting = {"optimizer": ("zero2", "zero3"), "parameters": ("zero3", "fsdp")}
@@ -389,7 +419,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _beta_of_jsd(self) -> Self:
-        if self.loss == "jsd" and self.gamma in (0.0, 1.0):
+        if "jsd" in self.losses and self.gamma in (0.0, 1.0):
             raise ValueError(f"loss jsd needs a gamma (its beta) strictly between 0 and 1, not {self.gamma:g}")
         return self
 

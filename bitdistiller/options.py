@@ -38,8 +38,12 @@ def _close(node: Any) -> None:
     if isinstance(node, dict):
         if "patternProperties" in node:
             node["additionalProperties"] = False
-        for value in node.values():
-            _close(value)
+        if names := node.get("propertyNames", {}).get("enum"):
+            node["properties"] = dict.fromkeys(names, node["additionalProperties"])
+            node["additionalProperties"] = False
+        node = list(node.values())
+    for value in node if isinstance(node, list) else ():
+        _close(value)
 
 
 def describe(recipe: type[BaseModel]) -> str:

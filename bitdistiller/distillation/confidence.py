@@ -3,55 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Protocol
 
-import torch
+from torch import Tensor
 
-from bitdistiller.distillation.losses.base import IGNORE, log_probabilities
+from bitdistiller.distillation.losses.base import IGNORE
+from bitdistiller.distillation.signals import Signal
+
+Part = tuple[float, int]
+"""Sum of a probability over some positions, and their number."""
 
 
-def label_probability(logits: torch.Tensor, labels: torch.Tensor, completion: torch.Tensor) -> tuple[float, int]:
+class Completed(Protocol):
+    """What the positions of a micro-batch depend on; each (rows, width), `completion` bool, the others int64."""
+
+    targets: Tensor
+    completion: Tensor
+    sequence: Tensor
+
+
+def paper_positions(batch: Completed) -> Tensor:
+    """Positions (rows, width) bool whose next token counts and was written by the teacher itself."""
+    following = batch.completion.roll(-1, dims=-1)
+    following[:, -1:] = False
+    return following & (batch.targets != IGNORE)
+
+
+def reference_positions(batch: Completed) -> Tensor:
     """
-    Sum and count of the teacher's probability of the label tokens of the completions (the paper's definition).
+    All real positions (rows, width) bool, prompt too.
 
-    logits (batch, sequence, vocabulary); labels (batch, sequence); completion (batch, sequence) bool. The logits at t
-    are paired with the label at t + 1.
+    The released code averages over padding as well; the two agree where nothing is padded, and ours does not depend on
+    how a batch is laid out.
     """
-    targets, counted = labels[:, 1:], completion[:, 1:] & (labels[:, 1:] != IGNORE)
-    chosen = log_probabilities(logits[:, :-1][counted]).gather(-1, targets[counted].unsqueeze(-1))
-    return chosen.exp().double().sum().item(), int(counted.sum())
+    return batch.sequence >= 0
 
 
-def top_probability(logits: torch.Tensor) -> tuple[float, int]:
-    """Sum and count of the teacher's largest probability over all positions, padding too (the reference's)."""
-    largest = log_probabilities(logits).amax(-1).exp().double()
-    return largest.sum().item(), largest.numel()
+def paper_part(signal: Signal, targets: Tensor) -> Part:
+    """The teacher's probability of the targets (n,) at the n positions of its signal."""
+    return signal.label_log_probability(targets).exp().double().sum().item(), len(targets)
 
 
-@torch.no_grad()
-def paper_gamma(teacher: Any, batches: Iterable[dict[str, torch.Tensor]]) -> float:
-    """Mean probability of the label over all completion tokens of the batches."""
+def reference_part(signal: Signal) -> Part:
+    """The teacher's largest probability at the n positions of its signal."""
+    found = signal.top_log_probability().exp().double()
+    return found.sum().item(), len(found)
+
+
+def paper_gamma(parts: Iterable[Part]) -> float:
+    """Mean probability of the label over all completion tokens."""
     total, count = 0.0, 0
-    for batch in batches:
-        logits = teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        part, tokens = label_probability(logits, batch["labels"], batch["completion"])
+    for part, tokens in parts:
         total, count = total + part, count + tokens
     return total / max(count, 1)
 
 
-@torch.no_grad()
-def reference_gamma(teacher: Any, batches: Iterable[dict[str, torch.Tensor]], steps: int, reference_sum: bool) -> float:
+def reference_gamma(parts: Iterable[Part], steps: int, reference_sum: bool) -> float:
     """
-    Mean over the first `steps` batches of the batch's mean largest probability.
+    Mean over the first `steps` batches of the batch's mean largest probability; asks for no more parts than it needs.
 
     With `reference_sum` the released code's slip is restored: `steps` + 1 batches are summed, divided by `steps`.
     """
     means: list[float] = []
-    for batch in batches:
+    for total, count in parts:
+        means.append(total / max(count, 1))
         if len(means) == steps + reference_sum:
             break
-        total, count = top_probability(
-            teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        )
-        means.append(total / count)
-    return sum(means) / (steps if len(means) > steps else len(means))
+    return sum(means) / (steps if len(means) > steps else max(len(means), 1))

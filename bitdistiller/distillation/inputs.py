@@ -42,10 +42,14 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs) -> None:
     check_vocabularies(inputs)
     cached = recipe.training.teacher == "cached"
     if cached != bool(inputs.cache):
-        wrong = "give every shard of the stage cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
+        wrong = (
+            "give every shard of the stage cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
+        )
         raise InputError(f"training.teacher: {recipe.training.teacher}; {wrong}")
     if (recipe.training.warm_start is None) != (inputs.warm_start is None):
-        wrong = "takes no --warm-start" if inputs.warm_start else "needs the output directory of the stage (--warm-start)"
+        wrong = (
+            "takes no --warm-start" if inputs.warm_start else "needs the output directory of the stage (--warm-start)"
+        )
         raise InputError(f"training.warm_start: this recipe {wrong}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ from bitdistiller.distillation.teacher import Teacher
 from bitdistiller.distillation.world import World
 
 Event = dict[str, Any]
+Watch = Callable[..., None]
+"""Called with `step` and whatever there is to say about it: see Journal.record."""
 
 
 @dataclass
@@ -68,15 +71,6 @@ class Progressed:
     divergence: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class Measured:
-    """One finished step, for whoever watches."""
-
-    event: Event
-    tokens: int
-    positions: int
-
-
 class Loop:
     """Runs the steps of a recipe on an engine; every process runs the same one."""
 
@@ -92,7 +86,7 @@ class Loop:
         self,
         stop: Callable[[], bool],
         save: Callable[[Progressed], None],
-        watch: Callable[[Measured], None],
+        watch: Watch,
     ) -> bool:
         """
         Train to the last step; True when `stop` ended it early, after a save.
@@ -100,12 +94,12 @@ class Loop:
         `stop` is asked after every step, `save` gets the state whenever it is to become durable, `watch` every event.
         """
         while self.state.step < self.steps.total:
-            watch(self._step())
+            watch(**self._timed_step())
             done = self.state.step
             last, due = done == self.steps.total, self.world.any(stop())
             regular = done % self.training.evaluate_every == 0
             if self.steps.held_out and (regular or last):
-                watch(Measured(self._evaluation(), 0, 0))
+                watch(**self._evaluation())
             if regular or last or due:
                 save(self._durable())
             if due and not last:
@@ -121,9 +115,16 @@ class Loop:
         self.state.divergence = self.divergence.state_dict()
         return self.state
 
-    def _step(self) -> Measured:
-        index, world = self.state.step, self.world
-        counts = self.steps.counts(index)
+    def _timed_step(self) -> Event:
+        self.clock.reset()
+        begin, index = time.monotonic(), self.state.step
+        event = self._step(index)
+        padding = self.steps.padding(index, self.world.size)
+        costs = {"seconds": time.monotonic() - begin, "time_shares": self.clock.shares()}
+        return event | costs | {"tokens": padding.tokens, "positions": padding.positions}
+
+    def _step(self, index: int) -> Event:
+        counts, world = self.steps.counts(index), self.world
         self.engine.module.train()
         batches = self.steps.micro_batches(index, world.rank, world.size)
         total = torch.zeros((), device=world.device)
@@ -131,13 +132,12 @@ class Loop:
             total += self._forward_backward(batch.to(world.device), counts, number == len(batches) - 1)
         (loss,) = world.sum(total.item())
         factor = schedule_factor(self.training.schedule, self.training.warmup, self.steps.total, index)
-        with self.clock("optimizer"):
-            norm = self._update(loss, factor, index + 1)
-        self.state.step = index + 1
         rate = factor * self.training.learning_rate
+        with self.clock("optimizer"):
+            norm, skipped = self._update(loss, factor, rate, index + 1)
+        self.state.step = index + 1
         event = self._event(loss=loss, learning_rate=rate, gradient_norm=norm)
-        padding = self.steps.padding(index, world.size)
-        return Measured(event, padding.tokens, padding.positions)
+        return event | ({"skipped": True} if skipped else {})
 
     def _forward_backward(self, batch: Batch, counts: StepCounts, last: bool) -> Tensor:
         keep, signal, terms = self.objective.terms(batch, counts)
@@ -146,14 +146,13 @@ class Loop:
             self.engine.backward(loss, last)
         return loss.detach()
 
-    def _update(self, loss: float, factor: float, step: int) -> float:
+    def _update(self, loss: float, factor: float, rate: float, step: int) -> tuple[float, bool]:
         bad = not math.isfinite(loss)
         if bad and not self.engine.can_skip:
             self.divergence.patience = 1  # this engine cannot take its gradients back
-            self.divergence.observe(loss, 0.0, step, factor * self.training.learning_rate)
+            self.divergence.observe(loss, math.nan, step, rate)
         norm = self.engine.step(factor, bad)
-        self.divergence.observe(loss, norm, step, factor * self.training.learning_rate)
-        return norm
+        return norm, self.divergence.observe(loss, norm, step, rate)
 
     @torch.no_grad()
     def _evaluation(self) -> Event:

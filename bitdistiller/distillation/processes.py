@@ -57,7 +57,9 @@ def wanted_processes(requested: int | None, engine: str) -> int:
     """
     if engine == "single":
         if requested and requested > 1:
-            raise InputError(f"--processes {requested}: the engine single is one process; accepted: ddp, fsdp, zero2, zero3")
+            raise InputError(
+                f"--processes {requested}: the engine single is one process; accepted: ddp, fsdp, zero2, zero3"
+            )
         return 1
     return requested or max(1, torch.cuda.device_count())
 

@@ -3,55 +3,161 @@
 from __future__ import annotations
 
 import logging
-import shutil
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from bitdistiller.config import TrainRecipe
-from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.tokens import TokenFile
 from bitdistiller.distillation import checkpoints, gamma
 from bitdistiller.distillation.clock import Clock, time_quantiser
-from bitdistiller.distillation.engines import choose, engine_class
+from bitdistiller.distillation.engines import Engine, choose, engine_class
+from bitdistiller.distillation.engines.base import State
 from bitdistiller.distillation.inputs import Inputs, check_inputs
 from bitdistiller.distillation.journal import Journal
-from bitdistiller.distillation.loop import Loop, Objective
+from bitdistiller.distillation.loop import Loop, Objective, Progressed
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.packing import choose_layout
 from bitdistiller.distillation.parameters import parameter_groups
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.shared_stage import SharedStage, open_shared_stage
 from bitdistiller.distillation.steps import Steps
-from bitdistiller.distillation.student import Student, load_student, write_student
-from bitdistiller.distillation.teacher import open_teacher
+from bitdistiller.distillation.student import Student, load_student, skeleton
+from bitdistiller.distillation.student_files import write_student
+from bitdistiller.distillation.teacher import Teacher, open_teacher
 from bitdistiller.distillation.world import World
-from bitdistiller.stages import Stage, verify
-from bitdistiller.stages.files import json_line
+from bitdistiller.stages import DIGEST, Stage, verify
+from bitdistiller.stages.files import json_line, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 STUDENT = "student"
+GAMMA = "gamma.json"
 HISTORY = "history.jsonl"
 
 
 def run(recipe: TrainRecipe, inputs: Inputs, *, output: Path, work: Path | None, time_budget: float | None) -> None:
-    """Distil the teacher into the quantised student on the token file; every process of the run calls this."""
-    name = recipe.training.engine
-    world = World.join(group=name in ("fsdp", "zero2", "zero3"))
+    """Distil the teacher into the quantised student on the token file; every process of a run calls this."""
+    world = World.join(alone=recipe.training.engine in ("fsdp", "zero2", "zero3"))
     try:
-        engine = engine_class(choose(name, world.size))
-        world.lead(lambda: check_inputs(recipe, inputs, engine.name, world))
-        settings = {"version": 2, "recipe": recipe, "inputs": inputs.paths, "output": output, "work": work}
-        with open_shared_stage(world, "train", time_budget=time_budget, **settings) as stage:
+        engine = engine_class(choose(recipe.training.engine, world.size))
+        world.lead(lambda: check_inputs(recipe, inputs))
+        settings: dict[str, Any] = {"version": 2, "recipe": recipe, "inputs": inputs.paths, "output": output}
+        with open_shared_stage(world, "train", time_budget=time_budget, work=work, **settings) as stage:
             world.lead(lambda: _verify(inputs))
-            Training(recipe, inputs, stage, world, engine).run()
+            TrainingRun(recipe, inputs, stage, world, engine).run()
     finally:
         World.leave()
 
 
 def _verify(inputs: Inputs) -> None:
-    for path in inputs.paths.values():
-        if path.is_dir() and (path / "digest.json").exists():
+    for path in (inputs.tokens, inputs.clip, inputs.warm_start, *inputs.cache):
+        if path is not None and path.is_dir() and (path / DIGEST).exists():
             verify(path)
+
+
+class TrainingRun:
+    """One attempt of one process at a training."""
+
+    def __init__(
+        self, recipe: TrainRecipe, inputs: Inputs, stage: SharedStage, world: World, engine: type[Engine]
+    ) -> None:
+        self.recipe, self.inputs, self.stage, self.world = recipe, inputs, stage, world
+        training = recipe.training
+        self.clock = Clock(world.device)
+        file = TokenFile(inputs.tokens)
+        model = load_student(recipe, inputs.model, inputs.clip)
+        self.steps = Steps(file, training, choose_layout(training.batching, model))
+        losses = resolve(training.loss)
+        asked = any(loss.needs_teacher for loss, _ in losses)
+        self.teacher: Teacher | None = (
+            open_teacher(training, inputs.teacher, inputs.cache, world.device) if asked else None
+        )
+        self.gamma = self._gamma()
+        self.engine = engine(
+            Student(model, training.precision, self.clock), training, world, partial(parameter_groups, rates=training)
+        )
+        time_quantiser(self.engine.model, self.clock)
+        objective = Objective(losses, self.gamma["gamma"], training, self.teacher, self.clock)
+        self.loop = Loop(training, self.engine, self.steps, objective, world, self.clock)
+        self.saver = Saver(stage.work, training.keep_checkpoints, self.engine, world, self.gamma, self._commit)
+
+    def run(self) -> None:
+        """Resume, train, and write the result; raises DeadlineReached when it is to go on later."""
+        resumed = self.saver.resume()
+        if resumed:
+            self.loop.resume(resumed)
+        if self._train():
+            raise self.stage.deadline.reached()
+        self._finish()
+
+    def _gamma(self) -> dict[str, Any]:
+        path = self.stage.work / GAMMA
+        known = self.world.lead(lambda: read_json(path) if path.exists() else None)
+        if known is not None:
+            return known
+        value = gamma.measure(self.recipe.training, self.teacher, self.steps, self.world)
+        if self.world.leads:
+            write_json(path, value)
+            self._commit()
+            logger.info("gamma %.4f (%s)", value["gamma"], value["definition"])
+        return value
+
+    def _commit(self) -> None:
+        if self.stage.leader is not None:
+            self.stage.leader.commit()
+
+    def _train(self) -> bool:
+        leader = self.stage.leader
+        self.journal = self._open_journal(leader)
+        shown = leader.progress("train", self.steps.total, self.loop.state.step) if leader else nullcontext()
+        with self.journal, shown as bar:
+
+            def watch(step: int, **values: Any) -> None:
+                self.journal.record(step, gamma=self.gamma["gamma"], **values)
+                if bar is not None and "seconds" in values:
+                    bar.advance(1, self.journal.note())
+
+            return self.loop.run(self.stage.deadline.is_due, self._save, watch)
+
+    def _open_journal(self, leader: Stage | None) -> Journal:
+        attempt = len(leader.attempts.history()) if leader else 0
+        return Journal(
+            self.stage.work,
+            attempt,
+            done=self.loop.state.step,
+            processes=self.world.size,
+            device=str(self.world.device),
+            writes=self.world.leads,
+            begin=self.stage.deadline.begin,
+        )
+
+    def _save(self, state: Progressed) -> None:
+        self.saver.save(state)
+        self.journal.sync()
+
+    def _finish(self) -> None:
+        best = self.saver.load_best()
+        state = self.engine.full_state()
+        if self.stage.leader is not None:
+            self._write(self.stage.leader, best, state)
+            checkpoints.drop_optimizer(self.stage.work, self.engine.optimizer_files)
+        self.world.barrier()
+
+    def _write(self, stage: Stage, best: int, state: State) -> None:
+        student = stage.output_directory(STUDENT)
+        write_student(skeleton(self.engine.model), state, student, self.recipe.quantization)
+        AutoTokenizer.from_pretrained(self.inputs.model).save_pretrained(student)
+        write_json(stage.output_file(GAMMA), self.gamma)
+        history = self.loop.state.history
+        with stage.output_file(HISTORY).open("w", encoding="utf-8") as handle:
+            handle.writelines(map(json_line, history))
+        losses = {event["step"]: event["evaluation_loss"] for event in history if "evaluation_loss" in event}
+        counts = {"best_step": best, "steps": self.loop.state.step, "evaluation_loss": losses.get(best)}
+        self.journal.log_summary()
+        stage.finish(
+            counts=counts, details=self.journal.summary() | {"layout": self.steps.layout, "engine": self.engine.name}
+        )

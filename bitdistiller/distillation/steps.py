@@ -91,6 +91,15 @@ class Steps:
         begin = within * self.training.batch_size
         return (self._order[1][begin : begin + self.training.batch_size] + self.held_out).tolist()
 
+    @property
+    def training_samples(self) -> list[int]:
+        """Indices in the token file of everything that is not held out, in the order of the mix."""
+        return list(range(self.held_out, len(self.file)))
+
+    def batches(self, samples: list[int], rank: int = 0, processes: int = 1) -> list[Batch]:
+        """Any samples as the micro-batches of one process."""
+        return self._collate(self._plan(samples, processes)[rank])
+
     def counts(self, step: int) -> StepCounts:
         """What the step's loss is divided by, whatever the layout and the number of processes."""
         return count(self.file, self.step_samples(step), self.training.mask_prompt)

@@ -63,15 +63,9 @@ class Student(nn.Module):
     def forward(self, batch: Batch, keep: Tensor, signal: Signal | None, terms: list[Term]) -> Tensor:
         """The loss (scalar) of the kept positions (rows, width) bool; `signal` and `terms` are those of the same."""
         with autocast(batch.input_ids.device, self.dtype):
-            hidden = last_hidden_states(self.model, batch)[keep]
+            hidden = self.model.base_model(**batch.model_inputs).last_hidden_state[keep]
             with self.clock("loss"):
                 return self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], terms)
-
-
-def last_hidden_states(model: Any, batch: Batch) -> Tensor:
-    """What the head of a model sees, (rows, width, hidden size)."""
-    tokens = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
-    return model.base_model(**tokens, use_cache=False).last_hidden_state
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -89,5 +83,19 @@ def load_student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
         enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
-    quantize_linears(student, number_format, quantization.group_size, scale_grad=training.scale_grad)
+    quantize_linears(
+        student,
+        number_format,
+        quantization.group_size,
+        scale_grad=training.scale_grad,
+        train_scales=training.train_scales,
+    )
     return student.train()
+
+
+def skeleton(model: Any) -> Any:
+    """A plain model of the same configuration without weights, whatever an engine has made of the class of `model`."""
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    plain.generation_config = model.generation_config
+    return plain

@@ -7,10 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
+from bitdistiller.distillation.trainer import DistillationTrainer
+
 from bitdistiller.config import TrainRecipe
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.stage import run
-from bitdistiller.distillation.trainer import DistillationTrainer
 from bitdistiller.recipes import load_recipe
 
 

@@ -97,3 +97,30 @@ def top_confidence(teacher):
     """The reference's gamma of one batch: mean largest probability over all positions."""
     found = [max(softmax(position)) for sequence in teacher for position in sequence]
     return sum(found) / len(found)
+
+
+def at_position(name, s, t, target, gamma):
+    """The loss of one position from the student's and the teacher's distribution; `target` is the next label."""
+    if name == "ce":
+        return -math.log(s[target])
+    if name == "tlsd":
+        return -sum(a * math.log(b) for a, b in zip(t, s, strict=True))
+    if name == "jsd":
+        centre = [gamma * b + (1 - gamma) * a for a, b in zip(s, t, strict=True)]
+        return gamma * kl(t, centre) + (1 - gamma) * kl(s, centre)
+    share = {"cakld": gamma, "forward": 0.0, "reverse": 1.0}[name]
+    return share * kl(s, t) + (1 - share) * kl(t, s)
+
+
+def coarse(distribution, ids):
+    """The chosen tokens and the sum of all others."""
+    return [distribution[i] for i in ids] + [sum(p for i, p in enumerate(distribution) if i not in ids)]
+
+
+def head_logits(hidden, weight, bias, scale, softcap, vocabulary):
+    """softcap tanh(scale (hidden weight^T + bias) / softcap) of one position, over the first `vocabulary` tokens."""
+    found = []
+    for token in range(vocabulary):
+        product = sum(a * b for a, b in zip(hidden, weight[token], strict=True)) + (bias[token] if bias else 0.0)
+        found.append(softcap * math.tanh(scale * product / softcap) if softcap else scale * product)
+    return found

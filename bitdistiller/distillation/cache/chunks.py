@@ -24,7 +24,7 @@ def shard_samples(samples: int, shard: int, shards: int) -> range:
 
 def plan_batches(file: TokenFile, samples: range, batch_tokens: int) -> list[tuple[int, ...]]:
     """
-    Fixed batches of samples, from the longest down, each of at most `batch_tokens` positions when padded to its longest.
+    Fixed batches of samples, from the longest down, each of at most `batch_tokens` positions, padding included.
 
     A single longer sample is a batch of its own. The batches depend on the token file and the recipe alone, so an
     interrupted shard meets the same ones again.

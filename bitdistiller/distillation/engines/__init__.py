@@ -13,7 +13,9 @@ def choose(requested: str, size: int) -> str:
     if requested == "auto":
         return "single" if size == 1 else "ddp"
     if requested == "single" and size > 1:
-        raise InputError(f"training.engine: single is one process, {size} were started; accepted: ddp, fsdp, zero2, zero3")
+        raise InputError(
+            f"training.engine: single is one process, {size} were started; accepted: ddp, fsdp, zero2, zero3"
+        )
     return requested
 
 

@@ -57,9 +57,7 @@ class FsdpEngine(Engine):
     def load(self, checkpoint: Path) -> None:
         state = self._state()
         dcp.load(state, checkpoint_id=checkpoint / SHARDS)
-        set_state_dict(
-            self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-        )
+        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
     def load_weights(self, checkpoint: Path) -> None:
         state = {"model": get_model_state_dict(self.model)}

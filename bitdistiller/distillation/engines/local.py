@@ -76,7 +76,9 @@ class DdpEngine(SingleEngine):
     def _wrap(self, student: nn.Module) -> nn.Module:
         on_gpu = self.world.device.type == "cuda"
         devices = [self.world.device.index] if on_gpu else None
-        return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(
+            student, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """DDP takes the mean over processes, at the last micro-batch."""

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from bitdistiller.distillation.dataset import Sequences, collate, split
 
 from bitdistiller.data.tokenising import Sequence
-from bitdistiller.distillation.dataset import Sequences, collate, split
 from bitdistiller.errors import InputError
 
 

@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from bitdistiller.distillation.dataset import Sequences, collate
+from bitdistiller.distillation.trainer import DistillationTrainer, arguments, optimizer_steps, schedule_factor
 from helpers.tiny import SENTENCES, make_model, make_tokenizer
 
 from bitdistiller.config import Training
 from bitdistiller.data.tokenising import encode_records
-from bitdistiller.distillation.dataset import Sequences, collate
 from bitdistiller.distillation.losses import LOSSES, get_loss
-from bitdistiller.distillation.trainer import DistillationTrainer, arguments, optimizer_steps, schedule_factor
 from bitdistiller.formats import get_format
 from bitdistiller.layers import quantize_linears
 

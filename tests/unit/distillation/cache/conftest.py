@@ -1,0 +1,39 @@
+"""A token file of the tiny model's mix, and caches of it."""
+
+import pytest
+from helpers.mixes import write_mix
+
+from bitdistiller.config import CacheRecipe, TokenizeRecipe
+from bitdistiller.data.tokenize_stage import run as tokenize
+from bitdistiller.data.tokens import TokenFile
+from bitdistiller.distillation.cache import stage
+
+COMMON = {"work": None, "time_budget": None}
+
+
+@pytest.fixture(scope="session")
+def tokens(tiny_model, tmp_path_factory):
+    """Output directory of `tokenize`: 40 samples of at most 32 tokens."""
+    root = tmp_path_factory.mktemp("tokens")
+    recipe = TokenizeRecipe(max_length=32)
+    tokenize(recipe, model=tiny_model, mix=write_mix(root / "mix"), output=root / "tokens", **COMMON)
+    return root / "tokens"
+
+
+@pytest.fixture(scope="session")
+def file(tokens):
+    return TokenFile(tokens)
+
+
+@pytest.fixture
+def cache(tiny_model, tokens, tmp_path):
+    """`cache(name, shards=.., **recipe)`: output directories of all shards."""
+
+    def make(name="cache", shards=1, model=tiny_model, **recipe):
+        recipe = CacheRecipe(**{"precision": "float32", "batch_tokens": 64, **recipe})
+        outputs = [tmp_path / name / f"{shard:05d}" for shard in range(shards)]
+        for shard, output in enumerate(outputs):
+            stage.run(recipe, model=model, tokens=tokens, shard=shard, shards=shards, output=output, **COMMON)
+        return outputs
+
+    return make
