@@ -32,8 +32,17 @@ class ActivationWalk:
     """
 
     @torch.no_grad()
-    def __init__(self, weights: ModelWeights | nn.Module, tokens: Tensor, device: torch.device | str = "cpu") -> None:
-        """Embed `tokens` (n, length) and find out how the model calls its blocks."""
+    def __init__(
+        self,
+        weights: ModelWeights | nn.Module,
+        tokens: Tensor,
+        device: torch.device | str = "cpu",
+        rows: int | None = None,
+    ) -> None:
+        """Embed `tokens` (n, length) and find out how the model calls its blocks.
+
+        `rows`: sequences of a batch, in place of what TOKENS_AT_ONCE gives.
+        """
         self.weights = weights if isinstance(weights, ModelWeights) else ModelWeights(weights)
         self.device = torch.device(device)
         self.name, self.blocks = self.weights.name, self.weights.blocks
@@ -41,7 +50,7 @@ class ActivationWalk:
         self.hidden: list[Tensor] = []
         self._calls: dict[int, list[Call]] = {}
         around = self.weights.around("cpu", head=False)
-        for batch in batches(tokens):
+        for batch in batches(tokens) if rows is None else tokens.split(rows):
             hidden, calls = _record_calls(self.weights, around, batch)
             self.hidden.append(hidden)
             self._calls.setdefault(len(batch), calls)
@@ -65,9 +74,13 @@ class ActivationWalk:
 
     def run(self, index: int, tensors: Tensors, hidden: Tensor) -> Tensor:
         """The output of block `index` with these `tensors` for one batch of hidden states on `device`."""
-        args, kwargs = _move(self._calls[len(hidden)][index], self.device)
+        args, kwargs = self.call(index, len(hidden))
         output = functional_call(self.blocks[index], tensors, (hidden, *args), kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+    def call(self, index: int, rows: int) -> Call:
+        """What the model calls block `index` with for a batch of this many sequences, on `device`."""
+        return _move(self._calls[rows][index], self.device)
 
 
 def batches(tokens: Tensor) -> tuple[Tensor, ...]:

@@ -2,7 +2,13 @@
 
 from bitdistiller.layers.files import TensorFiles
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
-from bitdistiller.layers.swap import bake_linears, fake_quantized_linears, quantize_linears, restore_linears
+from bitdistiller.layers.swap import (
+    bake_linears,
+    fake_quantized_linears,
+    quantize_block,
+    quantize_linears,
+    restore_linears,
+)
 from bitdistiller.layers.trained_grid_linear import GRID_STEM, GRID_TENSORS, TrainedGridLinear
 from bitdistiller.layers.walk import block_linears, decoder_blocks, quantized_linear_names
 
@@ -16,6 +22,7 @@ __all__ = [
     "block_linears",
     "decoder_blocks",
     "fake_quantized_linears",
+    "quantize_block",
     "quantize_linears",
     "quantized_linear_names",
     "restore_linears",

@@ -8,7 +8,7 @@ from torch import nn
 from bitdistiller.formats import NumberFormat, resolve_group_size, trained_grid
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.trained_grid_linear import TrainedGridLinear
-from bitdistiller.layers.walk import quantized_linear_names
+from bitdistiller.layers.walk import block_linears, quantized_linear_names
 
 
 def quantize_linears(
@@ -25,19 +25,43 @@ def quantize_linears(
     naming the layer and its size, before anything is swapped when `group_size` does not divide, and for a format
     whose scales cannot be trained.
     """
+    names = quantized_linear_names(model)
+    _swap(model, names, names, number_format, group_size, scale_grad, train_scales)
+    return names
+
+
+def quantize_block(
+    block: nn.Module,
+    name: str,
+    number_format: NumberFormat,
+    group_size: int | None,
+    scale_grad: bool = True,
+    train_scales: bool = False,
+) -> None:
+    """As `quantize_linears` for one decoder block alone, whose full name in its model is `name`."""
+    inside = [inner for inner, _ in block_linears(block)]
+    full = [f"{name}.{inner}" for inner in inside]
+    _swap(block, inside, full, number_format, group_size, scale_grad, train_scales)
+
+
+def _swap(
+    root: nn.Module,
+    places: list[str],
+    names: list[str],
+    number_format: NumberFormat,
+    group_size: int | None,
+    scale_grad: bool,
+    train_scales: bool,
+) -> None:
+    """Swap the linears at `places` in `root`; `names` are their full names."""
+    kind = TrainedGridLinear if train_scales else FakeQuantizedLinear
     if train_scales:
         trained_grid(number_format)
-    names = quantized_linear_names(model)
-    for name in names:
-        resolve_group_size(model.get_submodule(name).in_features, group_size, name, number_format.pad)
-    for name in names:
-        linear = model.get_submodule(name)
-        if train_scales:
-            layer = TrainedGridLinear.from_linear(linear, number_format, group_size, name=name)
-        else:
-            layer = FakeQuantizedLinear.from_linear(linear, number_format, group_size, scale_grad, name)
-        model.set_submodule(name, layer)
-    return names
+    for place, name in zip(places, names, strict=True):
+        resolve_group_size(root.get_submodule(place).in_features, group_size, name, number_format.pad)
+    for place, name in zip(places, names, strict=True):
+        layer = kind.from_linear(root.get_submodule(place), number_format, group_size, scale_grad, name)
+        root.set_submodule(place, layer)
 
 
 def fake_quantized_linears(model: nn.Module) -> Iterator[tuple[str, FakeQuantizedLinear]]:

@@ -10,7 +10,7 @@ from bitdistiller import cli
 from bitdistiller.options import RECIPES
 from bitdistiller.stages.attempts import Attempts
 
-STAGES = ("fetch", "pretrain-demo", "clip", "generate", "mix", "train", "export", "evaluate", "tabulate")
+STAGES = ("fetch", "pretrain-demo", "clip", "generate", "mix", "warm-start", "train", "export", "evaluate", "tabulate")
 
 
 @pytest.fixture

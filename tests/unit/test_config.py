@@ -48,7 +48,7 @@ def complaint(experiment):
     text = str(error.value)
     assert error.value.exit_code == 2
     assert "\n" not in text
-    assert len(text) < 500
+    assert len(text) < 700
     return text.removeprefix("config: ")
 
 

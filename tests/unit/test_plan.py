@@ -8,7 +8,7 @@ import pytest
 from bitdistiller.config import Experiment
 from bitdistiller.errors import InputError
 from bitdistiller.plan import Plan
-from bitdistiller.recipes import parse
+from bitdistiller.recipes import as_text, parse
 
 
 def model_directory(path, **changes):
@@ -187,6 +187,32 @@ def test_another_teacher_than_the_writer_of_the_mix(experiment, tmp_path):
         ("writer", "y", "tokens-512"),
         ("writer", "y", "tokens-512-m"),
     }
+
+
+def test_a_run_with_trained_scales_and_a_warm_start(experiment):
+    training = {"train_scales": True, "warm_start": {"samples": 64}, "max_length": 512, "learning_rate": 1e-3}
+    plan = experiment()
+    plan = experiment(trainings={"w": training}, runs={"warm": run(plan.run("int2"), training="w")})
+    plan.check()
+    directory = Path("results/m/warm/warm-start")
+    assert plan.warm_start("warm") == [directory]
+    assert plan.warm_start("int2") == []
+    assert plan.train_inputs("warm") == [f"--warm-start {directory}"]
+    assert json.loads(as_text(plan.warm_start_recipe("warm"))) == {
+        "quantization": {"format": "int2"},
+        "warm_start": {"samples": 64},
+        "train_scales": True,
+        "max_length": 512,
+    }
+
+
+def test_scales_of_a_format_without_such_a_grid(experiment):
+    plan = experiment()
+    runs = {"warm": run(plan.run("int2"), training="w", format="nf3")}
+    with pytest.raises(
+        InputError, match=r"runs\.warm\.training: train_scales: nf3 has no scales to train; accepted: int2"
+    ):
+        experiment(trainings={"w": {"train_scales": True}}, runs=runs)
 
 
 @pytest.mark.parametrize(("size", "accepted"), [(99, False), (128, True), (101, False), (2048, False)])
