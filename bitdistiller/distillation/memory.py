@@ -99,19 +99,18 @@ class Estimate:
         return estimate(self.student, self.other, replace(self.setup, **options))
 
     def table(self) -> str:
-        """The rows in GB, as text for the log."""
-        width = max(len(row.name) for row in self.rows)
-        lines = [f"{row.name:<{width}} {row.bytes / 1e9:8.2f}{' host' if row.on_host else ''}" for row in self.rows]
-        setup = self.setup
-        place = "the host" if setup.device == "cpu" else "each GPU"
-        lines.append(f"{f'total on {place}':<{width}} {self.device_bytes / 1e9:8.2f}")
+        """The rows as text for the log, in GB, or in MB where they are small."""
+        unit, size = ("GB", 1e9) if max(self.device_bytes, self.host_bytes) >= 2e9 else ("MB", 1e6)
+        place = "the host" if self.setup.device == "cpu" else "each GPU"
+        lines = [(row.name, row.bytes, " host" if row.on_host else "") for row in self.rows]
+        lines.append((f"total on {place}", self.device_bytes, ""))
         if self.host_bytes:
-            lines.append(f"{'total on the host':<{width}} {self.host_bytes / 1e9:8.2f}")
-        processes = "1 process" if setup.processes == 1 else f"{setup.processes} processes"
-        head = (
-            f"expected memory in GB ({setup.engine}, {processes}, {setup.micro_batch_size} x {setup.max_length} tokens)"
-        )
-        return "\n".join([f"{head}:", *(f"  {line}" for line in lines)])
+            lines.append(("total on the host", self.host_bytes, ""))
+        width = max(len(name) for name, _, _ in lines)
+        setup, processes = self.setup, "1 process" if self.setup.processes == 1 else f"{self.setup.processes} processes"
+        head = f"expected memory in {unit} ({setup.engine}, {processes}, {setup.micro_batch_size} x {setup.max_length}"
+        texts = [f"  {name:<{width}} {amount / size:8.2f}{where}" for name, amount, where in lines]
+        return "\n".join([f"{head} tokens):", *texts])
 
 
 def estimate(student: Shapes, teacher: Shapes | None, setup: Setup) -> Estimate:

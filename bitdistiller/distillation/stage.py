@@ -16,6 +16,7 @@ from bitdistiller.distillation import checkpoints, gamma
 from bitdistiller.distillation.clock import Clock, time_quantiser
 from bitdistiller.distillation.engines import Engine, choose, engine_class
 from bitdistiller.distillation.engines.base import State
+from bitdistiller.distillation.heads import Head, check_head
 from bitdistiller.distillation.inputs import Inputs, check_inputs
 from bitdistiller.distillation.journal import Journal
 from bitdistiller.distillation.loop import Loop, Objective, Progressed
@@ -25,7 +26,7 @@ from bitdistiller.distillation.parameters import parameter_groups
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.shared_stage import SharedStage, open_shared_stage
 from bitdistiller.distillation.steps import Steps
-from bitdistiller.distillation.student import Student, load_student, skeleton
+from bitdistiller.distillation.student import Student, load_plain, make_student, skeleton
 from bitdistiller.distillation.student_files import write_student
 from bitdistiller.distillation.teacher import Teacher, open_teacher
 from bitdistiller.distillation.world import World
@@ -44,7 +45,7 @@ def run(recipe: TrainRecipe, inputs: Inputs, *, output: Path, work: Path | None,
     world = World.join(alone=recipe.training.engine in ("fsdp", "zero2", "zero3"))
     try:
         engine = engine_class(choose(recipe.training.engine, world.size))
-        world.lead(lambda: check_inputs(recipe, inputs))
+        world.lead(lambda: check_inputs(recipe, inputs, engine.name, world))
         settings: dict[str, Any] = {"version": 2, "recipe": recipe, "inputs": inputs.paths, "output": output}
         with open_shared_stage(world, "train", time_budget=time_budget, work=work, **settings) as stage:
             world.lead(lambda: _verify(inputs))
@@ -69,7 +70,8 @@ class TrainingRun:
         training = recipe.training
         self.clock = Clock(world.device)
         file = TokenFile(inputs.tokens)
-        model = load_student(recipe, inputs.model, inputs.clip)
+        model = load_plain(inputs.model)
+        check_head(model, Head.of(model))
         self.steps = Steps(file, training, choose_layout(training.batching, model))
         losses = resolve(training.loss)
         asked = any(loss.needs_teacher for loss, _ in losses)
@@ -77,6 +79,7 @@ class TrainingRun:
             open_teacher(training, inputs.teacher, inputs.cache, world.device) if asked else None
         )
         self.gamma = self._gamma()
+        model = make_student(model, recipe, inputs)
         self.engine = engine(
             Student(model, training.precision, self.clock), training, world, partial(parameter_groups, rates=training)
         )

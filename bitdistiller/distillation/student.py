@@ -16,7 +16,9 @@ from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
 from bitdistiller.distillation.heads import Head
+from bitdistiller.distillation.inputs import Inputs
 from bitdistiller.distillation.signals import Signal
+from bitdistiller.distillation.warm_start import apply_warm_start
 from bitdistiller.formats import get_format
 from bitdistiller.layers import quantize_linears
 
@@ -73,24 +75,26 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def load_student(recipe: TrainRecipe, model: Path, clip: Path | None) -> Any:
-    """The model of a recipe in float32: clipped once, its linear layers fake-quantised, ready to train."""
+def load_plain(directory: Path) -> Any:
+    """The student's model in float32, not quantised yet."""
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
+def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
+    """Clip once, fake-quantise the linear layers, start where a warm start left off; in place, ready to train."""
     quantization, training = recipe.quantization, recipe.training
-    student = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    if clip is not None:
-        apply_clip(student, load_clip(clip), quantization.group_size)
-    if training.gradient_checkpointing:
-        enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+    if inputs.clip is not None:
+        apply_clip(model, load_clip(inputs.clip), quantization.group_size)
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
-    quantize_linears(
-        student,
-        number_format,
-        quantization.group_size,
-        scale_grad=training.scale_grad,
-        train_scales=training.train_scales,
-    )
-    return student.train()
+    options = {"scale_grad": training.scale_grad, "train_scales": training.train_scales}
+    quantize_linears(model, number_format, quantization.group_size, **options)
+    if inputs.warm_start is not None:
+        with torch.no_grad():
+            apply_warm_start(model, inputs.warm_start)
+    if training.gradient_checkpointing:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model.train()
 
 
 def skeleton(model: Any) -> Any:
