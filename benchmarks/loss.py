@@ -18,14 +18,14 @@ from bitdistiller.distillation.losses import get_loss
 from bitdistiller.distillation.signals import HiddenSignal, Signal, TopKSignal
 
 TOKENS, VOCABULARY, GAMMA, RUNS, K = 4096, 32000, 0.6, 3, 32
-WIDTHS = (512, 2048)
+WIDTHS = {"cpu": (512,), "cuda": (512, 4096)}
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def main() -> None:
     """Measure on the CPU, and on a GPU where there is one."""
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        write_csv("loss", (row for width in WIDTHS for row in rows(device, width)))
+        write_csv("loss", (row for width in WIDTHS[device] for row in rows(device, width)))
 
 
 class Case:
