@@ -70,6 +70,25 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Seconds": "seconds",
         },
     ),
+    "loss": (
+        "Loss by chunks",
+        "`python benchmarks/loss.py`: CAKLD forward and backward from float32 hidden states and heads, tokens x "
+        "vocabulary as given. *Full logits* is the formula on the logits of all tokens with autograd. The forms take "
+        "turns; times are medians of 3, peak is memory beyond the inputs, gradients included. The difference is the "
+        "largest of loss and gradients, as a share of the largest value; the top-k teacher has another loss.",
+        {
+            "Device": "device",
+            "Logits": "shape",
+            "Hidden size": "hidden_size",
+            "Form": "form",
+            "Seconds": "seconds",
+            "Fastest": "fastest",
+            "Times faster": "times_faster",
+            "Peak, MiB": "peak_mib",
+            "Share of naive peak": "share_of_naive_peak",
+            "Difference": "largest_relative_difference",
+        },
+    ),
 }
 
 

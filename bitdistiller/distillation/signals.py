@@ -155,12 +155,15 @@ class TopKSignal:
         return torch.cat([student.gather(-1, ids), rest], dim=-1)
 
     def pull_back(self, positions: Tensor, slopes: Tensor, student: Tensor, coarse: Tensor) -> Tensor:
-        """See Signal: each of the others has the rest's slope times its share of the rest."""
-        ids = self.ids[positions]
-        total = slopes.sum(-1, keepdim=True)
-        others = (student - coarse[:, -1:]).exp_().mul_(slopes[:, -1:])
-        others.scatter_(-1, ids, slopes[:, :-1])
-        return others.addcmul_(student.exp(), total, value=-1.0)
+        """
+        See Signal: one of the k has its slope - p_S sum G, one of the others its share of what the rest has so.
+
+        The share is taken from logarithms, as the rest may be too small for its exponential.
+        """
+        ids, total = self.ids[positions], slopes.sum(-1, keepdim=True)
+        slopes.addcmul_(coarse.exp(), total, value=-1.0)
+        gradient = (student - coarse[:, -1:]).exp_().mul_(slopes[:, -1:])
+        return gradient.scatter_(-1, ids, slopes[:, :-1])
 
     def label_log_probability(self, targets: Tensor) -> Tensor:
         """See Signal; exact where it was given, or where the label is among the k."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from bitdistiller import config
+from bitdistiller.config import Training
 from bitdistiller.errors import InputError
 from bitdistiller.options import RECIPES, describe, experiment_schema
-from bitdistiller.recipes import load_experiment
+from bitdistiller.recipes import as_text, load_experiment
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -105,6 +106,10 @@ def test_an_unknown_key_at_any_depth(path):
         ("trainings.t.micro_batch_size", 3, "trainings.t: micro_batch_size (3) must divide batch_size (128)"),
         ("trainings.t.gamma", 2, "trainings.t.gamma: input should be 'paper' or 'reference', or input should be less"),
         ("trainings.t", {"loss": "jsd", "gamma": 1}, "trainings.t: loss jsd needs a gamma (its beta) strictly between"),
+        ("trainings.t", {"loss": {"ce": 1, "jsd": 1}, "gamma": 0}, "trainings.t: loss jsd needs a gamma (its beta)"),
+        ("trainings.t.loss", {}, "trainings.t.loss: a weighted sum takes coefficients of cakld, forward, reverse, jsd"),
+        ("trainings.t.loss", {"mse": 1}, "trainings.t.loss: a weighted sum takes coefficients of cakld, forward, "),
+        ("trainings.t.loss", {"ce": 0}, "trainings.t.loss: the coefficients of a weighted sum must be numbers greater"),
         ("trainings.t.epochs", "many", "trainings.t.epochs: input should be a valid number"),
         (
             "runs.int2.format",
@@ -123,6 +128,14 @@ def test_an_unknown_key_at_any_depth(path):
 )
 def test_a_wrong_value_is_one_line(path, value, expected):
     assert complaint(changed(path, value)).startswith(expected)
+
+
+def test_a_sum_of_one_loss_alone_is_the_recipe_of_its_name():
+    alone, named = (Training(loss=loss) for loss in ({"forward": 1}, "forward"))
+    assert alone == named
+    assert as_text(alone) == as_text(named)
+    assert as_text(Training(loss={"cakld": 1.0})) == as_text(Training())
+    assert Training(loss={"cakld": 1.0, "ce": 0.1}).losses == {"cakld": 1.0, "ce": 0.1}
 
 
 def test_further_errors_are_counted():

@@ -20,8 +20,8 @@ def derivatives(student: Tensor, teacher: Tensor, gamma: float) -> tuple[Tensor,
     """
     `values` and their derivative (1 - beta) p_S (log p_S - log c).
 
-    The derivative by c itself, -(beta p_T + (1 - beta) p_S) / c, is -1 everywhere, and that of c by log p_S is
-    (1 - beta) p_S: it cancels the 1 of (p_S log p_S)'.
+    What comes through log c, -(beta p_T + (1 - beta) p_S) / c times (1 - beta) p_S, cancels the derivative of p_S
+    in (1 - beta) p_S log p_S.
     """
     centre = _centre(student, teacher, gamma)
     p, d = student.exp(), student - centre
