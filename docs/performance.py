@@ -89,6 +89,23 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Difference": "largest_relative_difference",
         },
     ),
+    "teacher_cache": (
+        "Live and cached teachers",
+        "`python benchmarks/teacher_cache.py`: TinyStories-656K (hidden size 128, vocabulary 2048) distilled to INT2, "
+        "192 steps of 16 sequences, all runs alike but for the teacher; float32. *Bytes per token* are those of the "
+        "cache's files; LLaMA-2-7B's hidden states in bfloat16 take 8192, its 32 most probable tokens as many as here.",
+        {
+            "Device": "device",
+            "Teacher": "teacher",
+            "Bytes per token": "bytes_per_token",
+            "Seconds to cache": "cache_seconds",
+            "ms per step": "ms_per_step",
+            "Teacher's share of a step": "teacher_share",
+            "Peak, MiB": "peak_mib",
+            "Perplexity": "perplexity",
+            "Change": "perplexity_lost",
+        },
+    ),
 }
 
 

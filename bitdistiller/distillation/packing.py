@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bitdistiller.distillation.layouts import Layout
+from bitdistiller.errors import InputError
 
 LENGTHS = ((5, 9, 6), (12, 8))
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -38,10 +39,22 @@ def supports_packing(model: Any) -> bool:
 
 
 def choose_layout(batching: str, *models: Any) -> Layout:
-    """The layout that `batching` stands for: `auto` is packed where all models support it, else grouped."""
-    if batching != "auto":
+    """
+    The layout that `batching` stands for: `auto` is packed where all models that will see the rows support it.
+
+    Raises InputError for packed rows that a model does not support, whose sequences would see each other.
+    """
+    if batching in ("grouped", "padded"):
         return batching
-    return "packed" if all(map(supports_packing, models)) else "grouped"
+    if all(map(supports_packing, models)):
+        return "packed"
+    if batching == "packed":
+        kinds = ", ".join(dict.fromkeys(type(model).__name__ for model in models))
+        raise InputError(
+            f"training.batching: packed: the attention of {kinds} does not keep sequences of a row apart; "
+            "accepted here: auto, grouped, padded"
+        )
+    return "grouped"
 
 
 def _packed(body: Any) -> torch.Tensor:

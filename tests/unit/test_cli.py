@@ -4,13 +4,28 @@ import json
 import logging
 
 import pytest
+from helpers.mixes import write_mix
 from helpers.processes import run as run_process
 
 from bitdistiller import cli
+from bitdistiller.data.tokens import TokenFile
 from bitdistiller.options import RECIPES
 from bitdistiller.stages.attempts import Attempts
 
-STAGES = ("fetch", "pretrain-demo", "clip", "generate", "mix", "warm-start", "train", "export", "evaluate", "tabulate")
+STAGES = (
+    "fetch",
+    "pretrain-demo",
+    "clip",
+    "generate",
+    "mix",
+    "tokenize",
+    "cache-teacher",
+    "warm-start",
+    "train",
+    "export",
+    "evaluate",
+    "tabulate",
+)
 
 
 @pytest.fixture
@@ -85,6 +100,22 @@ def test_shards_of_the_calibration_and_their_merge(bitdistiller, tiny_model, tmp
     assert (code, error) == (2, "error: --grams: shards 1 of 2 are missing; give each shard once\n")
     code, _, error = bitdistiller(*common, tmp_path / "shard", "--shard", 0, "--format", "int2")
     assert (code, error) == (2, "error: --shard: Grams do not depend on --format; leave it out\n")
+
+
+def test_a_mix_becomes_tokens_and_a_cached_teacher(bitdistiller, tiny_model, tmp_path):
+    mix, tokens, cache = write_mix(tmp_path / "mix"), tmp_path / "tokens", tmp_path / "cache"
+    code, _, error = bitdistiller(
+        "tokenize", "--model", tiny_model, "--mix", mix, "--output", tokens, "--set", "max_length=16"
+    )
+    assert (code, TokenFile(tokens).counts["longest"]) == (0, 16), error
+    command = ("cache-teacher", "--model", tiny_model, "--tokens", tokens, "--shard", 1, "--num-shards", 2)
+    code, _, error = bitdistiller(*command, "--output", cache, "--set", "kind=topk", "--set", "k=3")
+    assert code == 0, error
+    counts = json.loads((cache / "digest.json").read_text())["counts"]
+    assert (counts["kind"], counts["k"], counts["first_sample"], counts["samples"]) == ("topk", 3, 20, 20)
+    code, _, error = bitdistiller("cache-teacher", "--model", tiny_model, "--tokens", mix, "--output", cache)
+    expected = f"error: {mix}: not a finished token file; give the output directory of the stage tokenize\n"
+    assert (code, error) == (2, expected)
 
 
 @pytest.mark.parametrize("stage", RECIPES)

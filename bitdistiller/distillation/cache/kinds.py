@@ -23,7 +23,8 @@ def hidden_rows(hidden: Tensor, targets: Tensor, head: Head, k: int) -> dict[str
 
 def topk_rows(hidden: Tensor, targets: Tensor, head: Head, k: int) -> dict[str, Tensor]:
     """
-    The k largest log-probabilities of every position and what else the losses ask of a teacher.
+    The k largest log-probabilities of every position (all but one where the vocabulary is no larger than k, so that
+    there is always a rest), and what else the losses ask of a teacher.
 
     hidden (tokens, hidden size), targets (tokens,) int64 with -100 where there is none. `ids` (tokens, k) int32 and
     `log_probabilities` (tokens, k) float16, from the largest down; `rest` (tokens,), the logarithm of the mass of all
@@ -39,7 +40,7 @@ def topk_rows(hidden: Tensor, targets: Tensor, head: Head, k: int) -> dict[str, 
 def _topk(logits: Tensor, targets: Tensor, k: int) -> dict[str, Tensor]:
     log_p = log_probabilities(logits)
     label = log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    kept, ids = log_p.topk(min(k, log_p.shape[-1]))
+    kept, ids = log_p.topk(min(k, log_p.shape[-1] - 1))
     return {
         "ids": ids.int(),
         "log_probabilities": kept.to(STORED),

@@ -8,6 +8,7 @@ from helpers.tokens import write_token_file
 from bitdistiller.config import Training
 from bitdistiller.distillation.packing import choose_layout, supports_packing
 from bitdistiller.distillation.steps import Steps
+from bitdistiller.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,11 @@ def test_a_model_that_lets_sequences_see_each_other_is_found_out():
     assert not supports_packing(leaky)
     assert leaky.training
     assert choose_layout("auto", leaky) == "grouped"
-    assert choose_layout("packed", leaky) == "packed"
-    assert choose_layout("auto", build("qwen3")) == "packed"
+    assert choose_layout("padded", leaky) == "padded"
+    assert choose_layout("auto", build("qwen3"), leaky) == "grouped"
+    assert choose_layout("auto", build("qwen3"), build("llama")) == "packed"
+    with pytest.raises(InputError, match=r"training\.batching: packed: the attention of Leaky does not keep sequences"):
+        choose_layout("packed", leaky)
 
 
 def test_a_model_that_fails_on_packed_rows_does_not_support_them(monkeypatch):
