@@ -1,4 +1,4 @@
-"""How much memory a training will need, said before anything is loaded (docs/method.md 4)."""
+"""How much memory a training will need, said before anything is loaded (docs/cluster.md)."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ class Estimate:
     def table(self) -> str:
         """The rows in GB, as text for the log."""
         width = max(len(row.name) for row in self.rows)
-        lines = [f"{row.name:<{width}} {row.bytes / 1e9:8.2f}{' host' if row.on_host else ''}" for row in self.rows]
+        lines = [f"{row.name:<{width}} {row.bytes / 1e9:9.3f}{' host' if row.on_host else ''}" for row in self.rows]
         setup = self.setup
         place = "the host" if setup.device == "cpu" else "each GPU"
-        lines.append(f"{f'total on {place}':<{width}} {self.device_bytes / 1e9:8.2f}")
+        lines.append(f"{f'total on {place}':<{width}} {self.device_bytes / 1e9:9.3f}")
         if self.host_bytes:
-            lines.append(f"{'total on the host':<{width}} {self.host_bytes / 1e9:8.2f}")
+            lines.append(f"{'total on the host':<{width}} {self.host_bytes / 1e9:9.3f}")
         processes = "1 process" if setup.processes == 1 else f"{setup.processes} processes"
         head = (
             f"expected memory in GB ({setup.engine}, {processes}, {setup.micro_batch_size} x {setup.max_length} tokens)"

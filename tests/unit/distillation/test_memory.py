@@ -7,7 +7,8 @@ from transformers import LlamaConfig
 
 from bitdistiller.config import Training
 from bitdistiller.distillation import fitting
-from bitdistiller.distillation.fitting import available, check_fits
+from bitdistiller.distillation.fitting import check_fits, check_memory
+from bitdistiller.distillation.limits import available
 from bitdistiller.distillation.memory import Setup, estimate
 from bitdistiller.distillation.shapes import Shapes
 from bitdistiller.errors import InputError
@@ -116,7 +117,7 @@ def test_the_table_has_every_row_and_the_total(seven):
     lines = expected.table().splitlines()
     assert lines[0] == "expected memory in GB (zero2, 2 processes, 8 x 1024 tokens):"
     assert len(lines) == 1 + len(expected.rows) + 2
-    assert lines[1].split() == ["student's", "weights", "26.95"]
+    assert lines[1].split() == ["student's", "weights", "26.954"]
     assert [line.endswith(" host") for line in lines[1:-2]] == [row.on_host for row in expected.rows]
     assert lines[-2].startswith("  total on each GPU")
 
@@ -179,6 +180,19 @@ def test_warn_starts_it_anyway(seven, monkeypatch, caplog):
     monkeypatch.setenv(fitting.VARIABLE, "warn")
     check_fits(estimate(seven, None, Setup()), 8 * GB)
     assert "train: needs about" in caplog.text
+
+
+def test_everything_from_directories_alone(tiny_model, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    training = Training(micro_batch_size=2, batch_size=4, max_length=32)
+    device = torch.device("cpu")
+    expected = check_memory(training, tiny_model, tiny_model, device, engine="ddp", processes=2, local_processes=2)
+    assert caplog.records[-1].getMessage() == expected.table()
+    assert (expected.setup.teacher, expected.setup.device, expected.setup.engine) == ("live", "cpu", "ddp")
+    assert check_memory(training, tiny_model, None, device, teacher="cached").setup.teacher == "none"
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    with pytest.raises(InputError, match=r"needs about 0\.6 GB on the host, 0\.1 GB available"):
+        check_memory(training, tiny_model, tiny_model, device, teacher="cached")
 
 
 def fake_host(root, files):
