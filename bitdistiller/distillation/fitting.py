@@ -25,17 +25,19 @@ MOST_PROCESSES = 64
 Change = tuple[str, dict[str, Any]]
 
 
-def check_memory(training: Training, model: Path, teacher: Path | None, device: torch.device, **more: Any) -> Estimate:
+def check_memory(
+    training: Training, model: Path, teacher: Path | None, device: torch.device, *, kind: str = "live", **more: Any
+) -> Estimate:
     """
     Log what a training is expected to need, and refuse it where that cannot be had; nothing is loaded.
 
-    model, teacher: model directories, None where no teacher is asked; more: further fields of `Setup`, such as engine,
-    processes, local_processes, offload and teacher ("live" or "cached"). Raises InputError as `check_fits` does.
+    model, teacher: model directories, None where no teacher is asked; kind: live or cached; more: further fields of
+    `Setup`, such as engine, processes, local_processes and offload. Raises InputError as `check_fits` does.
     """
-    kind = "none" if teacher is None else more.pop("teacher", "live")
+    kind = "none" if teacher is None else kind
     student = Shapes.read(model)
     other = student if teacher in (None, model) else Shapes.read(teacher)
-    setup = Setup.of(training, device="cuda" if device.type == "cuda" else "cpu", **{**more, "teacher": kind})
+    setup = Setup.of(training, device="cuda" if device.type == "cuda" else "cpu", teacher=kind, **more)
     expected = estimate(student, other, setup)
     logger.info("%s", expected.table())
     check_fits(expected, available(device), available("cpu") if setup.device == "cuda" else None)

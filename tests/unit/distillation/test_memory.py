@@ -7,6 +7,7 @@ from transformers import LlamaConfig
 
 from bitdistiller.config import Training
 from bitdistiller.distillation import fitting
+from bitdistiller.distillation.activations import layer_bytes
 from bitdistiller.distillation.fitting import check_fits, check_memory
 from bitdistiller.distillation.limits import available
 from bitdistiller.distillation.memory import Setup, estimate
@@ -93,6 +94,31 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpointing(seven):
     assert activations(micro_batch_size=8) == 8 * activations(micro_batch_size=1)
     assert activations(gradient_checkpointing=False) > 8 * activations()
     assert activations(precision="float32") > activations()
+
+
+@pytest.mark.parametrize("product_bytes", [4, 2])
+def test_a_layer_keeps_what_autograd_saves(product_bytes):
+    kept = {}
+    for layers in (1, 2):
+        model = make_model(num_hidden_layers=layers, num_key_value_heads=2).train()
+        weights = [parameter.untyped_storage().data_ptr() for parameter in model.parameters()]
+        sizes = {parameter.numel() for parameter in model.parameters() if parameter.ndim == 2}
+        seen, alive = {}, []
+
+        def pack(tensor, seen=seen, alive=alive, weights=weights, sizes=sizes):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights and tensor.numel() not in sizes:
+                seen[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        ids = torch.zeros(3, 50, dtype=torch.long)
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=product_bytes == 2):
+            model.base_model(input_ids=ids, use_cache=False)
+        kept[layers] = sum(seen.values()) / ids.numel()
+    measured = kept[2] - kept[1]
+    assert layer_bytes(Shapes.of(model.config), product_bytes) == pytest.approx(measured, rel=0.05)
 
 
 def test_offload_moves_to_the_host(seven):
@@ -189,10 +215,10 @@ def test_everything_from_directories_alone(tiny_model, caplog, monkeypatch):
     expected = check_memory(training, tiny_model, tiny_model, device, engine="ddp", processes=2, local_processes=2)
     assert caplog.records[-1].getMessage() == expected.table()
     assert (expected.setup.teacher, expected.setup.device, expected.setup.engine) == ("live", "cpu", "ddp")
-    assert check_memory(training, tiny_model, None, device, teacher="cached").setup.teacher == "none"
+    assert check_memory(training, tiny_model, None, device, kind="cached").setup.teacher == "none"
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
     with pytest.raises(InputError, match=r"needs about 0\.6 GB on the host, 0\.1 GB available"):
-        check_memory(training, tiny_model, tiny_model, device, teacher="cached")
+        check_memory(training, tiny_model, tiny_model, device, kind="cached")
 
 
 def fake_host(root, files):
