@@ -86,7 +86,7 @@ def _advice(expected: Estimate, device: float, host: float | None) -> str:
 def changes(expected: Estimate) -> list[list[Change]]:
     """What could be changed, cheapest first; of each kind the milder forms first."""
     setup, kinds = expected.setup, []
-    if setup.optimizer != "adamw-8bit":
+    if setup.optimizer != "adamw-8bit" and not setup.flat_shards:
         kinds.append([("optimizer: adamw-8bit", {"optimizer": "adamw-8bit"})])
     sizes = [n for n in range(setup.micro_batch_size - 1, 0, -1) if setup.batch_size % n == 0]
     if sizes:

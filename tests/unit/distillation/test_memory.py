@@ -69,6 +69,7 @@ def test_the_rows_of_seven_billion_parameters(seven):
         ({"teacher": "cached"}, "teacher (cached)", lambda m: 2 * 32000 * 4096),
         ({"engine": "ddp", "processes": 8}, "optimizer (adamw)", lambda m: 8 * m.parameters),
         ({"engine": "zero2", "processes": 8}, "optimizer (adamw)", lambda m: m.parameters),
+        ({"engine": "zero2", "optimizer": "adamw-8bit"}, "optimizer (adamw-8bit)", lambda m: 8 * m.parameters),
         ({"engine": "zero2", "processes": 8}, "student's weights", lambda m: 4 * m.parameters),
         ({"engine": "zero3", "processes": 8}, "student's weights", lambda m: 4 * m.parameters / 8),
         ({"engine": "fsdp", "processes": 8}, "gradients", lambda m: 4 * m.parameters / 8),
