@@ -1,4 +1,4 @@
-"""Bytes of activations of a decoder, per layer and token, for a residual stream in float32 (docs/method.md 4)."""
+"""Bytes of activations of a decoder, per layer and token, for a residual stream in float32 (docs/cluster.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ STREAM = 4
 """Bytes of a value of the residual stream and the norms."""
 CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
 """Bytes of the logits of one chunk of the loss."""
-CHUNK_COPIES = 6
+CHUNK_COPIES = 8
 """Tensors of that size alive at once: logits, log-probabilities and probabilities of both, and the gradient."""
 
 
@@ -18,12 +18,12 @@ def layer_bytes(model: Shapes, product_bytes: int) -> float:
 
     Two norms keep input, normalised value and output: 24 h in float32. Where products are in 2 bytes, a copy for each
     product that reads it (q, k, v, gate, up) takes the output's place: 16 h + 10 h. Attention keeps q, k, v (repeated
-    to all heads), its output and a contiguous copy of that: 5 a. The feed-forward part keeps gate, its activation, up,
-    and their product: 4 m.
+    to all heads, where it is masked) and its output: 4 a. The feed-forward part keeps gate, its activation, up, and
+    their product: 4 m.
     """
     h, a, m, b = model.hidden, model.attention, model.intermediate, product_bytes
     norms = 6 * STREAM * h if b == STREAM else (4 * STREAM + 5 * b) * h
-    return norms + 5 * b * a + 4 * b * m
+    return norms + 4 * b * a + 4 * b * m
 
 
 def scores_bytes(model: Shapes, width: int, product_bytes: int) -> float:

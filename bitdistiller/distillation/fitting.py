@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bitdistiller.distillation.memory import Estimate
+from bitdistiller.config import Training
+from bitdistiller.distillation.limits import available
+from bitdistiller.distillation.memory import Estimate, Setup, estimate
+from bitdistiller.distillation.shapes import Shapes
 from bitdistiller.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -19,68 +21,27 @@ logger = logging.getLogger(__name__)
 VARIABLE = "BITDISTILLER_MEMORY"
 """`warn` starts a training that is not expected to fit."""
 MOST_PROCESSES = 64
-MEBI = 1 << 20
 
 Change = tuple[str, dict[str, Any]]
 
 
-def available(device: torch.device | str, root: Path = Path("/")) -> float:
+def check_memory(
+    training: Training, model: Path, teacher: Path | None, device: torch.device, *, kind: str = "live", **more: Any
+) -> Estimate:
     """
-    Bytes that can still be had: free memory of a GPU, or the least of what the host's limits leave.
+    Log what a training is expected to need, and refuse it where that cannot be had; nothing is loaded.
 
-    On the host: MemAvailable, what is left of the control group's limit (version 2 or 1), and SLURM_MEM_PER_NODE.
-    `root`: where /proc and /sys are.
+    model, teacher: model directories, None where no teacher is asked; kind: live or cached; more: further fields of
+    `Setup`, such as engine, processes, local_processes and offload. Raises InputError as `check_fits` does.
     """
-    device = torch.device(device)
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return min(_host_limits(root, os.environ), default=float("inf"))
-
-
-def _host_limits(root: Path, environment: Mapping[str, str]) -> Iterator[float]:
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            yield int(line.split()[1]) * 1024
-    yield from _group_limits(root)
-    if environment.get("SLURM_MEM_PER_NODE", "").isdigit() and int(environment["SLURM_MEM_PER_NODE"]):
-        yield int(environment["SLURM_MEM_PER_NODE"]) * MEBI
-
-
-def _group_limits(root: Path) -> Iterator[float]:
-    """What every control group above this process leaves: its limit without what it uses and cannot drop."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, name = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
-        limit, used = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        )
-        folder = top / name.strip().lstrip("/")
-        for group in (folder, *folder.parents):
-            if not group.is_relative_to(top):
-                break
-            most = "".join(_lines(group / limit)).strip()
-            if most.isdigit():
-                yield int(most) - _number(group / used) + _cached(group)
-
-
-def _cached(group: Path) -> int:
-    """Bytes of file pages that the kernel drops when they are needed."""
-    pairs = (line.split() for line in _lines(group / "memory.stat"))
-    found = {name: int(value) for name, value in pairs}
-    return found.get("total_inactive_file", found.get("inactive_file", 0))
-
-
-def _number(path: Path) -> int:
-    return int("".join(_lines(path)).strip() or 0)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    kind = "none" if teacher is None else kind
+    student = Shapes.read(model)
+    other = student if teacher in (None, model) else Shapes.read(teacher)
+    setup = Setup.of(training, device="cuda" if device.type == "cuda" else "cpu", teacher=kind, **more)
+    expected = estimate(student, other, setup)
+    logger.info("%s", expected.table())
+    check_fits(expected, available(device), available("cpu") if setup.device == "cuda" else None)
+    return expected
 
 
 def check_fits(expected: Estimate, device: float, host: float | None = None) -> None:
@@ -125,7 +86,7 @@ def _advice(expected: Estimate, device: float, host: float | None) -> str:
 def changes(expected: Estimate) -> list[list[Change]]:
     """What could be changed, cheapest first; of each kind the milder forms first."""
     setup, kinds = expected.setup, []
-    if setup.optimizer != "adamw-8bit":
+    if setup.optimizer != "adamw-8bit" and not setup.flat_shards:
         kinds.append([("optimizer: adamw-8bit", {"optimizer": "adamw-8bit"})])
     sizes = [n for n in range(setup.micro_batch_size - 1, 0, -1) if setup.batch_size % n == 0]
     if sizes:

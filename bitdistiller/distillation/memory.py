@@ -1,4 +1,4 @@
-"""How much memory a training will need, said before anything is loaded (docs/method.md 4)."""
+"""How much memory a training will need, said before anything is loaded (docs/cluster.md)."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class Setup:
         """The options of a recipe, and those that it does not decide (engine, processes, device, ...)."""
         names = ("optimizer", "precision", "gradient_checkpointing", "micro_batch_size", "max_length", "batch_size")
         return cls(**{**{name: getattr(training, name) for name in names}, **more})
+
+    @property
+    def flat_shards(self) -> bool:
+        """Whether the engine (DeepSpeed) cuts weights into shards that 256 need not divide, so that none gets 8 bits."""
+        return self.engine.startswith("zero")
 
     @property
     def product_bytes(self) -> int:
@@ -129,12 +134,13 @@ def _held(student: Shapes, setup: Setup) -> list[Row]:
     away = setup.device == "cuda"
     moved, states_moved = away and setup.offload == "parameters", away and setup.offload != "none"
     weights = part if setup.engine in ("zero3", "fsdp") else whole
-    masters = part if setup.engine.startswith("zero") else 0
+    masters = part if setup.flat_shards else 0
+    states = STATES["adamw" if setup.flat_shards else setup.optimizer]
     return [
         Row("student's weights", MASTER * weights, moved),
         Row("DeepSpeed's own masters", MASTER * masters, states_moved),
         Row("gradients", MASTER * part, states_moved),
-        Row(f"optimizer ({setup.optimizer})", STATES[setup.optimizer] * part, states_moved),
+        Row(f"optimizer ({setup.optimizer})", states * part, states_moved),
         Row("gathered weights and gradients", _gathered(student, setup)),
     ]
 

@@ -57,8 +57,10 @@ def _plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     if not hasattr(tensor, "__tensor_flatten__"):
         yield tensor
         return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from _plain_tensors(getattr(tensor, name))
+    parts = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+    for part in parts:
+        if isinstance(part, Tensor):
+            yield from _plain_tensors(part)
 
 
 def _eight_bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> Optimizer:

@@ -7,7 +7,9 @@ from transformers import LlamaConfig
 
 from bitdistiller.config import Training
 from bitdistiller.distillation import fitting
-from bitdistiller.distillation.fitting import available, check_fits
+from bitdistiller.distillation.activations import layer_bytes
+from bitdistiller.distillation.fitting import check_fits, check_memory
+from bitdistiller.distillation.limits import available
 from bitdistiller.distillation.memory import Setup, estimate
 from bitdistiller.distillation.shapes import Shapes
 from bitdistiller.errors import InputError
@@ -67,6 +69,7 @@ def test_the_rows_of_seven_billion_parameters(seven):
         ({"teacher": "cached"}, "teacher (cached)", lambda m: 2 * 32000 * 4096),
         ({"engine": "ddp", "processes": 8}, "optimizer (adamw)", lambda m: 8 * m.parameters),
         ({"engine": "zero2", "processes": 8}, "optimizer (adamw)", lambda m: m.parameters),
+        ({"engine": "zero2", "optimizer": "adamw-8bit"}, "optimizer (adamw-8bit)", lambda m: 8 * m.parameters),
         ({"engine": "zero2", "processes": 8}, "student's weights", lambda m: 4 * m.parameters),
         ({"engine": "zero3", "processes": 8}, "student's weights", lambda m: 4 * m.parameters / 8),
         ({"engine": "fsdp", "processes": 8}, "gradients", lambda m: 4 * m.parameters / 8),
@@ -94,6 +97,31 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpointing(seven):
     assert activations(precision="float32") > activations()
 
 
+@pytest.mark.parametrize("product_bytes", [4, 2])
+def test_a_layer_keeps_what_autograd_saves(product_bytes):
+    kept = {}
+    for layers in (1, 2):
+        model = make_model(num_hidden_layers=layers, num_key_value_heads=2).train()
+        weights = [parameter.untyped_storage().data_ptr() for parameter in model.parameters()]
+        sizes = {parameter.numel() for parameter in model.parameters() if parameter.ndim == 2}
+        seen, alive = {}, []
+
+        def pack(tensor, seen=seen, alive=alive, weights=weights, sizes=sizes):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights and tensor.numel() not in sizes:
+                seen[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        ids = torch.zeros(3, 50, dtype=torch.long)
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=product_bytes == 2):
+            model.base_model(input_ids=ids, use_cache=False)
+        kept[layers] = sum(seen.values()) / ids.numel()
+    measured = kept[2] - kept[1]
+    assert layer_bytes(Shapes.of(model.config), product_bytes) == pytest.approx(measured, rel=0.05)
+
+
 def test_offload_moves_to_the_host(seven):
     inside = estimate(seven, None, Setup(device="cuda", engine="zero2", processes=4, local_processes=4))
     moved = inside.change(offload="optimizer")
@@ -116,7 +144,7 @@ def test_the_table_has_every_row_and_the_total(seven):
     lines = expected.table().splitlines()
     assert lines[0] == "expected memory in GB (zero2, 2 processes, 8 x 1024 tokens):"
     assert len(lines) == 1 + len(expected.rows) + 2
-    assert lines[1].split() == ["student's", "weights", "26.95"]
+    assert lines[1].split() == ["student's", "weights", "26.954"]
     assert [line.endswith(" host") for line in lines[1:-2]] == [row.on_host for row in expected.rows]
     assert lines[-2].startswith("  total on each GPU")
 
@@ -179,6 +207,19 @@ def test_warn_starts_it_anyway(seven, monkeypatch, caplog):
     monkeypatch.setenv(fitting.VARIABLE, "warn")
     check_fits(estimate(seven, None, Setup()), 8 * GB)
     assert "train: needs about" in caplog.text
+
+
+def test_everything_from_directories_alone(tiny_model, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    training = Training(micro_batch_size=2, batch_size=4, max_length=32)
+    device = torch.device("cpu")
+    expected = check_memory(training, tiny_model, tiny_model, device, engine="ddp", processes=2, local_processes=2)
+    assert caplog.records[-1].getMessage() == expected.table()
+    assert (expected.setup.teacher, expected.setup.device, expected.setup.engine) == ("live", "cpu", "ddp")
+    assert check_memory(training, tiny_model, None, device, kind="cached").setup.teacher == "none"
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    with pytest.raises(InputError, match=r"needs about 0\.6 GB on the host, 0\.1 GB available"):
+        check_memory(training, tiny_model, tiny_model, device, kind="cached")
 
 
 def fake_host(root, files):
