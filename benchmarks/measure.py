@@ -47,17 +47,25 @@ def _wait() -> None:
 
 def peak_mib(function: Callable[[], Any], device: str = "cpu") -> float:
     """Memory that one call takes at its peak beyond what was in use before it, in MiB (resident set, or CUDA's)."""
+    before = reset_peak(device)
+    function()
+    _wait()
+    return highest_mib(device) - before
+
+
+def reset_peak(device: str) -> float:
+    """Begin to look for a new peak; what is in use now, in MiB."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        _wait()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return torch.cuda.memory_allocated() / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed would otherwise be used again, unseen
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    function()
-    return (_status("VmHWM") - before) / 2**10
+    return _status("VmRSS") / 2**10
+
+
+def highest_mib(device: str) -> float:
+    """The largest memory in use since `reset_peak`, in MiB."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else process_peak_mib()
 
 
 def process_peak_mib() -> float:

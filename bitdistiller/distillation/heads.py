@@ -52,18 +52,13 @@ class Head:
         return replace(self, weight=self.weight.detach()[: self.vocabulary].to(dtype), bias=bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(n, hidden size) -> (n, vocabulary) in the dtype of the weight."""
+        """(n, hidden size) -> (n, vocabulary): products in the dtype of the weight, scaled and capped in float32."""
         bias = None if self.bias is None else self.bias[: self.vocabulary]
         products = nn.functional.linear(hidden.to(self.weight.dtype), self.weight[: self.vocabulary], bias)
-        return self.shape(products)
-
-    def shape(self, products: Tensor) -> Tensor:
-        """Logits from products with the weight (bias included); changes `products` where autograd does not watch."""
-        if self.scale != 1.0:
-            products = products * self.scale if products.requires_grad else products.mul_(self.scale)
-        if self.softcap is None:
+        if self.scale == 1.0 and self.softcap is None:
             return products
-        return torch.tanh(products / self.softcap) * self.softcap
+        logits = (products if products.dtype == torch.float64 else products.float()) * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     def pull_back(self, gradient: Tensor, logits: Tensor) -> Tensor:
         """The gradient (n, vocabulary) with respect to the products, from that of the logits, which it changes."""

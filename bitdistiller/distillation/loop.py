@@ -94,7 +94,7 @@ class Loop:
         `stop` is asked after every step, `save` gets the state whenever it is to become durable, `watch` every event.
         """
         while self.state.step < self.steps.total:
-            watch(**self._timed_step())
+            watch(**self.timed_step())
             done = self.state.step
             last, due = done == self.steps.total, self.world.any(stop())
             regular = done % self.training.evaluate_every == 0
@@ -115,7 +115,7 @@ class Loop:
         self.state.divergence = self.divergence.state_dict()
         return self.state
 
-    def _timed_step(self) -> Event:
+    def timed_step(self) -> Event:
         self.clock.reset()
         begin, index = time.monotonic(), self.state.step
         event = self._step(index)

@@ -16,7 +16,7 @@ STATES = {"adamw": 8.0, "adamw-8bit": 2.0 + 2 * 4 / 256}
 SHARDED = ("zero2", "zero3", "fsdp")
 BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed reduces gradients."""
-PROGRAM = {"cpu": 0.5e9, "cuda": 0.6e9}
+PROGRAM = {"cpu": 0.6e9, "cuda": 0.6e9}
 """Bytes of the program itself where the model is: Python and libraries, or the CUDA context."""
 HOST_PROGRAM = 2.0e9
 """Host bytes of a process that computes on a GPU."""

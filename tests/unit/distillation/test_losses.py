@@ -1,12 +1,16 @@
 """Losses: the golden values, naive doubles, gradients by finite differences, masks and precision."""
 
 import math
+from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
 from reference import losses as naive
 
-from bitdistiller.distillation.losses import LOSSES, get_loss
+from bitdistiller.config import LossName
+from bitdistiller.distillation.losses import LOSSES, StepCounts, get_loss, resolve
+from bitdistiller.distillation.losses.base import Rows
 from bitdistiller.errors import InputError
 
 B, T, V = 2, 3, 5
@@ -122,17 +126,69 @@ def test_extreme_logits_stay_finite(name):
     assert torch.isfinite(student.grad).all()
 
 
+def one_row(labels):
+    """All sequences of a batch in one row, as a packed micro-batch has them."""
+    rows = Rows(labels)
+    return SimpleNamespace(**{key: getattr(rows, key).reshape(1, -1) for key in ("labels", "targets", "sequence")})
+
+
+def part_of_a_step(loss, name, student, teacher, labels, counts, reduction, layout=Rows):
+    """What one micro-batch adds to the loss of a step with these counts."""
+    batch = layout(labels)
+    keep = loss.counted(batch)
+    rows = [torch.log_softmax(x, -1).reshape(*keep.shape, -1) for x in (student, teacher)]
+    chosen = rows[1].gather(-1, batch.targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    weights = loss.weights(batch, counts, reduction, chosen, torch.float64)
+    against = rows[1][keep] if name != "ce" else batch.targets[keep]
+    assert torch.equal(weights != 0, keep)
+    return (loss.values(rows[0][keep], against, BETA) * weights[keep]).sum().item()
+
+
 @pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_divisors_join_parts_to_the_whole(name, reduction):
+def test_parts_of_a_step_add_up_to_the_whole_however_they_are_laid_out(name, reduction):
     student, teacher, labels = random_case(7, batch=5)
-    loss = get_loss(name)
-    whole = loss(student, teacher, labels, gamma=BETA, reduction=reduction)
-    joined, step = 0.0, sum(loss.divisor(labels[part], reduction) for part in (slice(0, 2), slice(2, 5)))
-    for part in (slice(0, 2), slice(2, 5)):
-        share = loss.divisor(labels[part], reduction) / step if step else 1.0
-        joined += share * loss(student[part], teacher[part], labels[part], gamma=BETA, reduction=reduction)
-    assert joined.item() == pytest.approx(whole.item(), rel=1e-12)
+    loss, counts = get_loss(name), Rows(labels).counts
+    whole = loss(student, teacher, labels, gamma=BETA, reduction=reduction).item()
+    for layout in (Rows, one_row):
+        joined = sum(
+            part_of_a_step(loss, name, student[part], teacher[part], labels[part], counts, reduction, layout)
+            for part in (slice(0, 2), slice(2, 5))
+        )
+        assert joined == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_derivatives_are_those_of_the_values(name):
+    student, teacher, labels = random_case(8)
+    student, teacher = (torch.log_softmax(x, -1).flatten(0, 1) for x in (student, teacher))
+    against = teacher if get_loss(name).needs_teacher else labels.flatten().clamp(min=0)
+    before = student.clone(), against.clone()
+    free = student.clone().requires_grad_()
+    expected = get_loss(name).values(free, against, BETA)
+    (slopes,) = torch.autograd.grad(expected.sum(), free)
+    values, found = get_loss(name).derivatives(student, against, BETA)
+    assert torch.equal(student, before[0])
+    assert torch.equal(against, before[1])
+    torch.testing.assert_close(values, expected.detach())
+    if name == "jsd":  # its slopes leave out what is the same for all distributions
+        slopes, found = (x - student.exp() * x.sum(-1, keepdim=True) for x in (slopes, found))
+    torch.testing.assert_close(found, slopes)
+
+
+def test_an_empty_micro_batch_has_no_weights():
+    nothing = torch.full((1, 4), -100)
+    batch = SimpleNamespace(labels=nothing, targets=nothing, sequence=torch.full((1, 4), -1))
+    for loss in LOSSES.values():
+        weights = loss.weights(batch, StepCounts(3, 20, 17), "sequence_sum", torch.zeros(1, 4))
+        assert weights.dtype == torch.float32
+        assert not weights.any()
+
+
+def test_a_name_and_a_sum_of_it_alone_are_the_same():
+    assert resolve("cakld") == resolve({"cakld": 1.0}) == [(get_loss("cakld"), 1.0)]
+    assert resolve({"jsd": 0.5, "ce": 0.1}) == [(get_loss("jsd"), 0.5), (get_loss("ce"), 0.1)]
+    assert get_args(LossName) == tuple(LOSSES)
 
 
 def test_refusals():
@@ -140,6 +196,8 @@ def test_refusals():
         get_loss("mse")
     with pytest.raises(ValueError, match="unknown reduction 'mean'"):
         get_loss("cakld")(STUDENT, TEACHER, LABELS, reduction="mean")
+    with pytest.raises(ValueError, match="needs the teacher's log-probability"):
+        get_loss("tlsd").weights(Rows(LABELS), Rows(LABELS).counts, "token_mean")
     for beta in (0.0, 1.0):
         with pytest.raises(ValueError, match="strictly between 0 and 1"):
             get_loss("jsd")(STUDENT, TEACHER, LABELS, gamma=beta)
