@@ -13,7 +13,7 @@ TESTABLE := $(VENV)/.testable
 BASELINES := .venv-baselines
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo baselines tinystories tinystories-clip tinystories-baselines test test-slow test-baselines lint format schema \
+.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow test-baselines lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -52,6 +52,10 @@ tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/da
 tinystories-clip: $(READY) ## what each option of the clip search buys on TinyStories-656K, without training
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-clip.yaml
 	bitdistiller show --config tests/configs/tinystories-clip.yaml
+
+tinystories-options: $(READY) ## what trained scales and a warm start buy on TinyStories-656K at equal steps
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-options.yaml
+	bitdistiller show --config tests/configs/tinystories-options.yaml
 
 baselines: $(BASELINES)/.ready ## make the environment of GPTQ, AWQ and AutoRound, beside .venv
 

@@ -89,15 +89,20 @@ def train_block(
 
 
 @torch.no_grad()
-def run_block(block: Block, inputs: list[Tensor], targets: list[Tensor] | None = None) -> tuple[list[Tensor], float]:
-    """The block's outputs, and their squared error relative to that of zeros (0 without targets)."""
-    outputs, error = [], 0.0
-    for number, hidden in enumerate(inputs):
-        output = block(hidden.to(block.walk.device)).to(hidden.device)
+def run_block(block: Block, hidden: list[Tensor], targets: list[Tensor] | None = None, replace: bool = False) -> float:
+    """
+    The squared error of the block's outputs for the batches `hidden`, relative to that of zeros; 0 without targets.
+
+    With `replace` every output takes the place of its input, so that the next block can go on with them.
+    """
+    error = 0.0
+    for number, batch in enumerate(hidden):
+        output = block(batch.to(block.walk.device)).to(batch.device)
         if targets is not None:
-            error += (output - targets[number]).square().mean(dtype=torch.float64).item() / len(inputs)
-        outputs.append(output)
-    return outputs, error / mean_square(targets) if targets is not None else 0.0
+            error += (output - targets[number]).square().mean(dtype=torch.float64).item() / len(hidden)
+        if replace:
+            hidden[number] = output
+    return error / mean_square(targets) if targets is not None else 0.0
 
 
 def mean_square(batches: list[Tensor]) -> float:

@@ -95,7 +95,7 @@ class Reconstruction:
         path = block_file(self.stage.work, index)
         if finished:
             _restore(block, load_file(path))
-            self.hidden, _ = run_block(block, self.hidden)
+            run_block(block, self.hidden, replace=True)
         else:
             report = self._train(block, bar)
             write_json(path.with_suffix(".json"), report)
@@ -105,14 +105,14 @@ class Reconstruction:
 
     def _train(self, block: Block, bar: Progress) -> dict[str, Any]:
         targets = self.walk.hidden
-        _, before = run_block(block, self.hidden, targets)
+        before = run_block(block, self.hidden, targets)
 
         def stepped() -> None:
             bar.advance(1, f"block {block.index}")
             self.stage.deadline.check()
 
         train_block(block, self.hidden, targets, self.recipe, stepped)
-        self.hidden, after = run_block(block, self.hidden, targets)
+        after = run_block(block, self.hidden, targets, replace=True)
         name = f"{self.walk.name}.{block.index}"
         logger.info("%s: relative error %.4f -> %.4f", name, before, after)
         return {"block": name, "error_before": before, "error_after": after}
