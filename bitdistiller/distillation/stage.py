@@ -21,10 +21,10 @@ from bitdistiller.distillation.journal import Journal
 from bitdistiller.distillation.loop import Loop, Objective, Progressed
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.packing import choose_layout
+from bitdistiller.distillation.parameters import parameter_groups
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.shared_stage import SharedStage, open_shared_stage
 from bitdistiller.distillation.steps import Steps
-from bitdistiller.distillation.parameters import parameter_groups
 from bitdistiller.distillation.student import Student, load_student, skeleton
 from bitdistiller.distillation.student_files import write_student
 from bitdistiller.distillation.teacher import Teacher, open_teacher

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from bitdistiller.errors import BitDistillerError
 
+CPU = torch.device("cpu")
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -28,7 +29,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @classmethod
     def join(cls, alone: bool = False) -> World:
