@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -452,6 +453,11 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     for name in ("httpx", "lm_eval", "datasets", "matplotlib", "fontTools"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # transformers imports these extras by itself; they warn of GPUs that are not there and of their own use of torch.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def main() -> None:
@@ -461,5 +467,6 @@ def main() -> None:
     try:
         app(prog_name="bitdistiller")
     except BitDistillerError as error:
-        sys.stderr.write(f"{'stopped' if error.exit_code == 75 else 'error'}: {error}\n")
+        if not error.said:
+            sys.stderr.write(f"{'stopped' if error.exit_code == 75 else 'error'}: {error}\n")
         sys.exit(error.exit_code)

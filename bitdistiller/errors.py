@@ -9,6 +9,8 @@ class BitDistillerError(Exception):
     """An error whose message is written for the user; `exit_code` is the process's."""
 
     exit_code = 1
+    said = False
+    """Whether the user has been told already."""
 
 
 class InputError(BitDistillerError):

@@ -142,8 +142,9 @@ class Loop:
     def _forward_backward(self, batch: Batch, counts: StepCounts, last: bool) -> Tensor:
         keep, signal, terms = self.objective.terms(batch, counts)
         with self.clock("student"):
+            self.engine.begin(last)
             loss = self.engine.module(batch, keep, signal, terms)
-            self.engine.backward(loss, last)
+            self.engine.backward(loss)
         return loss.detach()
 
     def _update(self, loss: float, factor: float, rate: float, step: int) -> tuple[float, bool]:
@@ -152,6 +153,8 @@ class Loop:
             self.divergence.patience = 1  # this engine cannot take its gradients back
             self.divergence.observe(loss, math.nan, step, rate)
         norm = self.engine.step(factor, bad)
+        if not math.isfinite(norm) and not self.engine.can_skip:
+            self.divergence.patience = 1
         return norm, self.divergence.observe(loss, norm, step, rate)
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from bitdistiller.distillation.student import Student, load_plain, make_student,
 from bitdistiller.distillation.student_files import write_student
 from bitdistiller.distillation.teacher import Teacher, open_teacher
 from bitdistiller.distillation.world import World
+from bitdistiller.errors import EXIT_RETRY, BitDistillerError
 from bitdistiller.stages import DIGEST, Stage, verify
 from bitdistiller.stages.files import json_line, read_json, write_json
 
@@ -42,7 +43,7 @@ HISTORY = "history.jsonl"
 
 def run(recipe: TrainRecipe, inputs: Inputs, *, output: Path, work: Path | None, time_budget: float | None) -> None:
     """Distil the teacher into the quantised student on the token file; every process of a run calls this."""
-    world = World.join(alone=recipe.training.engine in ("fsdp", "zero2", "zero3"))
+    world = World.join(alone=recipe.training.engine not in ("auto", "single"))
     try:
         engine = engine_class(choose(recipe.training.engine, world.size))
         world.lead(lambda: check_inputs(recipe, inputs, engine.name, world))
@@ -94,8 +95,18 @@ class TrainingRun:
         if resumed:
             self.loop.resume(resumed)
         if self._train():
-            raise self.stage.deadline.reached()
+            raise self._stopped()
         self._finish()
+
+    def _stopped(self) -> BitDistillerError:
+        """The leader says why all stop; the others end in silence."""
+        deadline = self.stage.deadline
+        asked = self.world.any(deadline.signalled is not None)
+        if not self.world.leads:
+            return self.world.elsewhere(EXIT_RETRY)
+        if asked and deadline.signalled is None:
+            deadline.signalled = "a signal to another process"
+        return deadline.reached()
 
     def _gamma(self) -> dict[str, Any]:
         path = self.stage.work / GAMMA

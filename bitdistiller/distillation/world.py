@@ -18,7 +18,9 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 
 class Elsewhere(BitDistillerError):
-    """Another process failed, and has said why; this one ends with the same exit code."""
+    """Another process has ended and says why; this one ends with the same exit code, in silence."""
+
+    said = True
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class World:
 
     @staticmethod
     def elsewhere(code: int) -> Elsewhere:
-        """The error of a process that another has failed."""
+        """The error of a process that ends because another does, which says why."""
         error = Elsewhere("another process of this run has ended and said why")
         error.exit_code = code
         return error

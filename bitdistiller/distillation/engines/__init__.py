@@ -20,7 +20,7 @@ def choose(requested: str, size: int) -> str:
 
 
 def engine_class(name: str) -> type[Engine]:
-    """The class of an engine; its libraries are imported now."""
+    """The class of an engine; its libraries are imported now. Raises InputError where one is missing."""
     if name == "fsdp":
         from bitdistiller.distillation.engines.fsdp import FsdpEngine
 
@@ -28,6 +28,7 @@ def engine_class(name: str) -> type[Engine]:
     if name in ("zero2", "zero3"):
         from bitdistiller.distillation.engines import zero
 
+        zero.import_deepspeed()
         return zero.Zero2Engine if name == "zero2" else zero.Zero3Engine
     from bitdistiller.distillation.engines import local
 

@@ -48,9 +48,13 @@ class Engine(ABC):
     def _prepare(self, groups: Groups) -> None:
         """Move, wrap or shard the student; make the optimizer."""
 
+    def begin(self, last: bool) -> None:
+        """Say before a micro-batch's forward pass whether it is the step's last one."""
+        self.last = last
+
     @abstractmethod
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradients of one micro-batch; `last` is the step's last one on this process."""
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro-batch."""
 
     @abstractmethod
     def step(self, factor: float, skip: bool) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -20,9 +20,11 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 
 from bitdistiller.distillation.engines.base import Engine, Groups, State
 from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
+from bitdistiller.distillation.world import World
 from bitdistiller.layers import decoder_blocks
 
-SHARDS = "shards"
+WEIGHTS = "weights"
+OPTIMIZER = "optimizer"
 
 
 class FsdpEngine(Engine):
@@ -31,14 +33,14 @@ class FsdpEngine(Engine):
     name: ClassVar[str] = "fsdp"
     reshards: ClassVar[bool] = True
     needs_group: ClassVar[bool] = True
-    optimizer_files: ClassVar[tuple[str, ...]] = ()
+    optimizer_files: ClassVar[tuple[str, ...]] = (OPTIMIZER,)
 
     def _prepare(self, groups: Groups) -> None:
         self.module = shard(self.student, self.world, offload=self.training.offload != "none")
         self.optimizer = make_optimizer(groups(self.model), self.training)
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor) -> None:
         """The mean over processes is what reduce-scatter takes; every micro-batch's gradients are sharded at once."""
         (loss * self.world.size).backward()
 
@@ -52,17 +54,20 @@ class FsdpEngine(Engine):
         return size
 
     def save(self, checkpoint: Path) -> None:
-        dcp.save(self._state(), checkpoint_id=checkpoint / SHARDS)
+        weights, optimizer = get_state_dict(self.model, self.optimizer)
+        dcp.save(weights, checkpoint_id=checkpoint / WEIGHTS)
+        dcp.save(optimizer, checkpoint_id=checkpoint / OPTIMIZER)
 
     def load(self, checkpoint: Path) -> None:
-        state = self._state()
-        dcp.load(state, checkpoint_id=checkpoint / SHARDS)
-        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        weights, optimizer = get_state_dict(self.model, self.optimizer)
+        dcp.load(weights, checkpoint_id=checkpoint / WEIGHTS)
+        dcp.load(optimizer, checkpoint_id=checkpoint / OPTIMIZER)
+        set_state_dict(self.model, self.optimizer, model_state_dict=weights, optim_state_dict=optimizer)
 
     def load_weights(self, checkpoint: Path) -> None:
-        state = {"model": get_model_state_dict(self.model)}
-        dcp.load(state, checkpoint_id=checkpoint / SHARDS)
-        set_model_state_dict(self.model, state["model"])
+        weights = get_model_state_dict(self.model)
+        dcp.load(weights, checkpoint_id=checkpoint / WEIGHTS)
+        set_model_state_dict(self.model, weights)
 
     def full_state(self) -> State:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -70,20 +75,17 @@ class FsdpEngine(Engine):
         names = {name for name, _ in self.model.named_parameters()} | {name for name, _ in self.model.named_buffers()}
         return {name: tensor for name, tensor in state.items() if name in names}
 
-    def _state(self) -> dict[str, Any]:
-        weights, optimizer = get_state_dict(self.model, self.optimizer)
-        return {"model": weights, "optimizer": optimizer}
 
+def shard(student: nn.Module, world: World, offload: bool = False) -> FSDPModule:
+    """
+    Shard a module whose `model` has decoder blocks over all processes, block by block; in place.
 
-def shard(student: nn.Module, world: Any, offload: bool = False) -> FSDPModule:
-    """Shard a module whose `model` has decoder blocks over all processes, block by block; in place."""
+    A block comes to the device when it is its turn, so that no device ever holds the whole.
+    """
     kind = world.device.type
     mesh = init_device_mesh(kind, (world.size,))
     policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if offload else OffloadPolicy()
-    if not offload:
-        student.to(world.device)
     _, blocks = decoder_blocks(student)
     for block in blocks:
         fully_shard(block, mesh=mesh, offload_policy=policy)
-    fully_shard(student, mesh=mesh, offload_policy=policy)
-    return student
+    return fully_shard(student, mesh=mesh, offload_policy=policy)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +16,9 @@ from bitdistiller.distillation.optimizers import make_optimizer, set_learning_ra
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.pt"
+RENAMED = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
+"""Buffers (the angles of rotary embeddings) are the same on all processes and never change."""
 
 
 class SingleEngine(Engine):
@@ -34,7 +37,7 @@ class SingleEngine(Engine):
     def _wrap(self, student: nn.Module) -> nn.Module:
         return student
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor) -> None:
         loss.backward()
 
     def step(self, factor: float, skip: bool) -> float:
@@ -76,13 +79,12 @@ class DdpEngine(SingleEngine):
     def _wrap(self, student: nn.Module) -> nn.Module:
         on_gpu = self.world.device.type == "cuda"
         devices = [self.world.device.index] if on_gpu else None
-        return DistributedDataParallel(
-            student, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        return DistributedDataParallel(student, device_ids=devices, gradient_as_bucket_view=True, **NO_BUFFERS)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """DDP takes the mean over processes, at the last micro-batch."""
-        assert isinstance(self.module, DistributedDataParallel)
-        self.module.require_backward_grad_sync = last
-        with nullcontext():
-            (loss * self.world.size).backward()
+    def begin(self, last: bool) -> None:
+        """DDP decides in the forward pass whether the backward pass reduces."""
+        self.module.require_backward_grad_sync = last  # type: ignore[assignment]
+
+    def backward(self, loss: Tensor) -> None:
+        """DDP takes the mean over processes, of all micro-batches at the last one."""
+        (loss * self.world.size).backward()

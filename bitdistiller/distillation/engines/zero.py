@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bitdistiller.config import Training
 from bitdistiller.distillation.engines.base import Engine, Groups, State, trained_state
 from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 TAG = "zero"
 
@@ -56,35 +61,53 @@ class ZeroEngine(Engine):
 
     def _prepare(self, groups: Groups) -> None:
         deepspeed = import_deepspeed()
-        self.student.to(self.world.device)
-        optimizer = make_optimizer(groups(self.model), self.training)
-        config = zero_config(self.training, self.world, self.stage)
+        self._move()
+        optimizer = self._make_optimizer(groups(self.model))
+        if self.world.device.type == "cpu":
+            deepspeed.ops.__compatible_ops__ = {}  # else it compiles an all-reduce that training never calls
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+        config = zero_config(self.training, self.world, self.stage)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=self.student, optimizer=optimizer, config=config, dist_init_required=False
         )
         self.module = self.engine
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def _move(self) -> None:
+        self.student.to(self.world.device)
+
+    def _make_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        offloads = self.training.offload != "none" and self.training.optimizer == "adamw"
+        if offloads and self.world.device.type == "cuda" and cpu_adam_works():
+            return make_cpu_adam(groups, self.training)
+        return make_optimizer(groups, self.training)
+
+    def backward(self, loss: Tensor) -> None:
         """ZeRO takes the mean over processes."""
-        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.set_gradient_accumulation_boundary(self.last)
         self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
-        if not last:
+        if not self.last:
             self.engine.step()
 
     def step(self, factor: float, skip: bool) -> float:
+        """A norm that is not finite comes as -1 or None from DeepSpeed, and as nan from here."""
         set_learning_rates(self.optimizer, factor)
         self.engine.step()
-        return float(self.engine.get_global_grad_norm() or 0.0)
+        norm = self.engine.get_global_grad_norm()
+        return math.nan if norm is None or norm < 0 else float(norm)
 
     def save(self, checkpoint: Path) -> None:
         self.engine.save_checkpoint(str(checkpoint), tag=TAG, save_latest=False)
 
     def load(self, checkpoint: Path) -> None:
-        self.engine.load_checkpoint(str(checkpoint), tag=TAG)
+        self._load(checkpoint)
 
     def load_weights(self, checkpoint: Path) -> None:
-        self.engine.load_checkpoint(str(checkpoint), tag=TAG, load_module_only=True)
+        self._load(checkpoint, load_module_only=True)
+
+    def _load(self, checkpoint: Path, **options: bool) -> None:
+        found, _ = self.engine.load_checkpoint(str(checkpoint), tag=TAG, **options)
+        if found is None:
+            raise InputError(f"{checkpoint}: DeepSpeed finds no checkpoint in it; delete it to go on from an older one")
 
     def full_state(self) -> State:
         with self._gathered():
@@ -108,6 +131,11 @@ class Zero3Engine(ZeroEngine):
     name: ClassVar[str] = "zero3"
     stage: ClassVar[int] = 3
 
+    def _move(self) -> None:
+        """DeepSpeed takes every weight to the device when it cuts it into shards."""
+        for buffer in self.student.buffers():
+            buffer.data = buffer.data.to(self.world.device)
+
     def full_state(self) -> State:
         import deepspeed
 
@@ -127,5 +155,31 @@ def import_deepspeed() -> Any:
         raise InputError(
             "training.engine: zero2 and zero3 need DeepSpeed; pip install 'bitdistiller[engines]', or take engine: fsdp"
         ) from None
-    deepspeed.utils.logger.setLevel("WARNING")
     return deepspeed
+
+
+def cpu_adam_works() -> bool:
+    """Whether DeepSpeed's vectorised AdamW for optimizer state in host memory can be built here."""
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+
+    try:
+        CPUAdamBuilder().load(verbose=False)
+    except Exception as error:
+        logger.warning("DeepSpeed's CPUAdam cannot be built (%s); taking torch's AdamW", str(error).splitlines()[0])
+        return False
+    return True
+
+
+def make_cpu_adam(groups: list[dict[str, Any]], training: Training) -> Optimizer:
+    """The update of `make_optimizer`'s adamw, on the host."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    plain = make_optimizer(groups, training)
+    betas = (training.adam_beta1, training.adam_beta2)
+    return DeepSpeedCPUAdam(groups_of(plain), lr=training.learning_rate, betas=betas, adamw_mode=True)
+
+
+def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Parameters, rates and decay of an optimizer's groups, for another one."""
+    kept = ("params", "lr", "initial_lr", "weight_decay")
+    return [{name: group[name] for name in kept} for group in optimizer.param_groups]
