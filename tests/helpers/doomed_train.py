@@ -1,9 +1,9 @@
 """
 The stage `train` in children of one process that has imported everything, each child killed where its orders say.
 
-A server reads one JSON line per attempt, forks before any thread of torch is there, and answers on the file descriptor it was given with a JSON line: the exit code (negative: the signal's
-number), the message of an error meant for the user, and how many lines of the package ran. Orders: `recipe` (text),
-`inputs`, `output`, and at most one way to die:
+A server reads one JSON line per attempt, forks before any thread of torch is there, and answers on the file descriptor
+it was given with a JSON line: the exit code (negative: the signal's number), the message of an error meant for the
+user, and how many lines of the package ran. Orders: `recipe` (text), `inputs`, `output`, and at most one way to die:
 
 - `line`: SIGKILL before the n-th executed line of the rooms `distillation` and `stages`; with `saving: true` only lines
   that run while a checkpoint is saved are counted

@@ -121,9 +121,14 @@ def test_dropping_the_optimizer_leaves_whole_checkpoints_without_it(tmp_path):
 def test_dropping_the_optimizer_may_be_cut_anywhere(tmp_path, monkeypatch):
     """Between the marker and the files a checkpoint is whole with more in it than it needs."""
     make(tmp_path, 4)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(type(tmp_path), "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        checkpoints.drop_optimizer(tmp_path, ("optimizer.pt",))
+
+    def cut(path):
+        raise KeyboardInterrupt(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "unlink", cut)
+        with pytest.raises(KeyboardInterrupt, match=r"optimizer\.pt"):
+            checkpoints.drop_optimizer(tmp_path, ("optimizer.pt",))
     assert checkpoints.is_whole(tmp_path / "checkpoint-4")
     checkpoints.drop_optimizer(tmp_path, ("optimizer.pt",))
     assert checkpoints.is_whole(tmp_path / "checkpoint-4")
