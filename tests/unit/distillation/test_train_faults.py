@@ -93,7 +93,10 @@ def kill_at_random(server, inputs, undisturbed, lines, root, kills, seed):
     while len(deaths) < kills:
         output, chain = root / str(chain) / "train", chain + 1
         for _ in range(min(KILLS_IN_A_CHAIN, kills - len(deaths))):
-            done = max((n for n in saved(output) if (state(output) / f"checkpoint-{n}" / checkpoints.MARKER).exists()), default=0)
+            done = max(
+                (n for n in saved(output) if (state(output) / f"checkpoint-{n}" / checkpoints.MARKER).exists()),
+                default=0,
+            )
             doom = draw(pick, lines, 2 * largest - 1, done + 2)
             answer = server(RECIPE, inputs, output, **doom)
             if answer["code"] == 0:
