@@ -29,6 +29,10 @@ class Diverged(BitDistillerError):
     """Training met too many losses or gradients in a row that were not finite; a repetition would too. Exit code 1."""
 
 
+class DiskFull(BitDistillerError):
+    """Something could not be written for want of space; what was saved before is whole. Exit code 1."""
+
+
 class TryAgain(BitDistillerError):
     """Nothing is lost and the same command goes on from here. Exit code 75 (EX_TEMPFAIL)."""
 

@@ -6,11 +6,12 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bitdistiller.errors import BitDistillerError
+from bitdistiller.errors import BitDistillerError, DiskFull
+from bitdistiller.stages import disk
 from bitdistiller.stages.digest import describe_files, hash_file
 from bitdistiller.stages.files import read_json, sync_tree, write_json
 
@@ -19,10 +20,6 @@ logger = logging.getLogger(__name__)
 MARKER = "COMPLETE.json"
 STATE = "state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
-
-
-class DiskFull(BitDistillerError):
-    """A checkpoint could not be written; those before it are whole."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -49,12 +46,19 @@ def steps(root: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def newest_whole(root: Path) -> Path | None:
-    """The newest complete checkpoint; those that a kill cut short or that are damaged are removed with a warning."""
+def newest_whole(root: Path, usable: Callable[[Path], bool] = lambda _: True) -> Path | None:
+    """
+    The newest complete checkpoint that is `usable`.
+
+    Those that a kill cut short, that are damaged or of no use are removed with a warning.
+    """
     for step, path in reversed(steps(root).items()):
-        if is_whole(path):
+        if not is_whole(path):
+            logger.warning("checkpoint of step %d is incomplete or damaged; going back to the one before", step)
+        elif not usable(path):
+            logger.warning("checkpoint of step %d has no optimizer state to go on with; going back", step)
+        else:
             return path
-        logger.warning("checkpoint of step %d is incomplete or damaged; going back to the one before", step)
         shutil.rmtree(path)
     return None
 
@@ -97,25 +101,31 @@ def prune(root: Path, keep: int) -> None:
 
 
 def drop_optimizer(root: Path, patterns: Iterable[str]) -> None:
-    """Remove from every checkpoint what only a resumed training needs, once the training is finished."""
+    """
+    Remove from every checkpoint the files that only a resumed training needs, once the training is finished.
+
+    Their hashes go first, so that a checkpoint is whole at any moment.
+    """
     for checkpoint in steps(root).values():
-        (checkpoint / MARKER).unlink(missing_ok=True)
-        for path in [path for pattern in patterns for path in checkpoint.glob(pattern)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        seal(checkpoint)
+        dropped = {path.relative_to(checkpoint).as_posix() for pattern in patterns for path in checkpoint.glob(pattern)}
+        sealed = read_json(checkpoint / MARKER)
+        write_json(checkpoint / MARKER, {name: entry for name, entry in sealed.items() if name not in dropped})
+        for name in dropped:
+            (checkpoint / name).unlink()
 
 
 def is_disk_full(error: BaseException, root: Path) -> bool:
-    """Whether writing failed for want of space; libraries hide the system's own error in theirs."""
-    words = ("no space left", "disk quota", "errno 28", "errno 122", "unexpected pos", "write failed")
-    full = shutil.disk_usage(root).free < 1 << 20
-    return full or any(word in str(error).lower() for word in words)
+    """Whether writing failed for want of space; a library may not say so, but the disk does."""
+    if isinstance(error, BitDistillerError):
+        return False
+    return disk.is_disk_full(error) or shutil.disk_usage(root).free < 1 << 20
 
 
 def disk_full(checkpoint: Path) -> DiskFull:
-    """Remove what was written of a checkpoint and say what is left."""
+    """Remove what was written of a checkpoint that did not become whole, and say what is left."""
     size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    if not (checkpoint / MARKER).exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
     whole = [step for step, path in steps(checkpoint.parent).items() if (path / MARKER).exists()]
     kept = f"the checkpoint of step {max(whole)} is whole" if whole else "no checkpoint is lost"
     logger.warning("%s: %.1f MB were written before the disk was full", checkpoint, size / 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -79,11 +80,13 @@ class Journal:
             self._board = SummaryWriter(str(self.events), purge_step=self.done + 1 if self.done else None)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._handle is None:
+            return
+        with contextlib.suppress(*([OSError] if kind else [])), contextlib.ExitStack() as closing:
+            closing.callback(self._board.close)
+            closing.callback(self._handle.close)
             self.sync()
-            self._handle.close()
-            self._board.close()
         self._handle = self._board = None
 
     def record(

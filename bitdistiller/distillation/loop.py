@@ -92,12 +92,13 @@ class Loop:
         Train to the last step; True when `stop` ended it early, after a save.
 
         `stop` is asked after every step, `save` gets the state whenever it is to become durable, `watch` every event.
+        While steps are being skipped nothing is evaluated or saved, so that a run that diverges goes on before that.
         """
         while self.state.step < self.steps.total:
             watch(**self.timed_step())
             done = self.state.step
             last, due = done == self.steps.total, self.world.any(stop())
-            regular = done % self.training.evaluate_every == 0
+            regular = done % self.training.evaluate_every == 0 and not self.divergence.in_a_row
             if self.steps.held_out and (regular or last):
                 watch(**self._evaluation())
             if regular or last or due:

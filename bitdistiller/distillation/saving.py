@@ -6,11 +6,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bitdistiller.distillation import checkpoints
-from bitdistiller.distillation.engines import Engine
+from bitdistiller.distillation.engines import Engine, engine_class
 from bitdistiller.distillation.loop import Progressed
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
@@ -58,21 +59,31 @@ class Saver:
         self.sealed()
         checkpoints.prune(self.root, self.keep)
 
-    def resume(self) -> Progressed | None:
-        """Load the newest whole checkpoint; None when there is none. Raises InputError for another engine or size."""
-        newest, record = self.world.lead(lambda: self._newest())
+    def resume(self, last: int) -> Progressed | None:
+        """
+        Load the newest whole checkpoint; None when there is none. Raises InputError for another engine or size.
+
+        last: steps of the whole run. A finished run, which has dropped its optimizer state, has nothing left to load.
+        """
+        newest, record = self.world.lead(lambda: self._newest(last))
         if newest is None:
             return None
-        self.engine.load(newest)
+        if record["step"] < last:
+            self.engine.load(newest)
         logger.info("going on after step %d", record["step"])
         return Progressed(record["step"], record["history"], record["divergence"])
 
-    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
-        newest = checkpoints.newest_whole(self.root)
+    def _newest(self, last: int) -> tuple[Path | None, dict[str, Any]]:
+        newest = checkpoints.newest_whole(self.root, partial(self._is_resumable, last))
         record = checkpoints.read_state(newest) if newest else {}
         if newest:
             self._check(newest, record)
         return newest, record
+
+    def _is_resumable(self, last: int, checkpoint: Path) -> bool:
+        record = checkpoints.read_state(checkpoint)
+        patterns = engine_class(record["engine"]).optimizer_files
+        return record["step"] == last or all(any(checkpoint.glob(pattern)) for pattern in patterns)
 
     def _check(self, newest: Path, record: dict[str, Any]) -> None:
         wrote, processes = record["engine"], record["processes"]

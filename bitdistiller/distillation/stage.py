@@ -25,7 +25,7 @@ from bitdistiller.distillation.packing import choose_layout
 from bitdistiller.distillation.parameters import parameter_groups
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.shared_stage import SharedStage, open_shared_stage
-from bitdistiller.distillation.steps import Steps
+from bitdistiller.distillation.steps import Steps, check_samples
 from bitdistiller.distillation.student import Student, load_plain, make_student, skeleton
 from bitdistiller.distillation.student_files import write_student
 from bitdistiller.distillation.teacher import Teacher, open_teacher
@@ -49,16 +49,18 @@ def run(recipe: TrainRecipe, inputs: Inputs, *, output: Path, work: Path | None,
         world.lead(lambda: check_inputs(recipe, inputs, engine.name, world))
         settings: dict[str, Any] = {"version": 2, "recipe": recipe, "inputs": inputs.paths, "output": output}
         with open_shared_stage(world, "train", time_budget=time_budget, work=work, **settings) as stage:
-            world.lead(lambda: _verify(inputs))
+            world.lead(lambda: _verify(recipe, inputs))
             TrainingRun(recipe, inputs, stage, world, engine).run()
     finally:
         World.leave()
 
 
-def _verify(inputs: Inputs) -> None:
+def _verify(recipe: TrainRecipe, inputs: Inputs) -> None:
+    """Raises InputError, before any weight is loaded, where files are damaged or the samples unfit."""
     for path in (inputs.tokens, inputs.clip, inputs.warm_start, *inputs.cache):
         if path is not None and path.is_dir() and (path / DIGEST).exists():
             verify(path)
+    check_samples(TokenFile(inputs.tokens), recipe.training)
 
 
 class TrainingRun:
@@ -91,7 +93,7 @@ class TrainingRun:
 
     def run(self) -> None:
         """Resume, train, and write the result; raises DeadlineReached when it is to go on later."""
-        resumed = self.saver.resume()
+        resumed = self.saver.resume(self.steps.total)
         if resumed:
             self.loop.resume(resumed)
         if self._train():

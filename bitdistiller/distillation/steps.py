@@ -52,6 +52,21 @@ def split(samples: int, fraction: float) -> int:
     return held_out
 
 
+def check_samples(file: TokenFile, training: Training) -> int:
+    """
+    How many samples are held out of a token file that the training can take.
+
+    Raises InputError where nothing is left to train on, or where sequences are longer than a row.
+    """
+    longest = int(file.lengths.max(initial=0))
+    if longest > training.max_length:
+        raise InputError(
+            f"train: {file.directory} holds a sequence of {longest} tokens, more than max_length "
+            f"({training.max_length}); tokenize the mix with this max_length"
+        )
+    return split(len(file), training.evaluation_fraction)
+
+
 class Steps:
     """
     The optimizer steps of a run, numbered from 0: every step is a function of its number alone.
@@ -63,13 +78,7 @@ class Steps:
     def __init__(self, file: TokenFile, training: Training, layout: Layout) -> None:
         """Raises InputError where nothing is left to train on, or where sequences are longer than a row."""
         self.file, self.training, self.layout = file, training, layout
-        longest = int(file.lengths.max(initial=0))
-        if longest > training.max_length:
-            raise InputError(
-                f"train: {file.directory} holds a sequence of {longest} tokens, more than max_length "
-                f"({training.max_length}); tokenize the mix with this max_length"
-            )
-        self.held_out = split(len(file), training.evaluation_fraction)
+        self.held_out = check_samples(file, training)
         self.samples = len(file) - self.held_out
         self._order: tuple[int, np.ndarray] | None = None
 

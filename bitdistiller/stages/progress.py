@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -87,5 +88,6 @@ class Progress:
         self._file_at = now
         record = {"label": self.label, "unit": self.unit, "done": self.done, "total": self.total}
         temporary = self.file.with_name(f".{self.file.name}.tmp")
-        temporary.write_text(json_line({**record, "rate": self.rate, "time": time.time()}))
-        os.replace(temporary, self.file)
+        with contextlib.suppress(OSError):  # a display that cannot be written, on a full disk, stops no work
+            temporary.write_text(json_line({**record, "rate": self.rate, "time": time.time()}))
+            os.replace(temporary, self.file)

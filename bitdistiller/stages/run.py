@@ -18,6 +18,7 @@ from bitdistiller.stages import provenance
 from bitdistiller.stages.attempts import Attempts
 from bitdistiller.stages.deadline import Deadline
 from bitdistiller.stages.digest import DIGEST, PROVENANCE, describe_files
+from bitdistiller.stages.disk import told_when_full
 from bitdistiller.stages.files import replace, temporary_name, write_json
 from bitdistiller.stages.fingerprint import claim_state, describe
 from bitdistiller.stages.lock import RunLock
@@ -126,19 +127,19 @@ def open_stage(
     Fingerprint, lock, attempts log, deadline, atomic outputs and provenance around a stage's own work.
 
     `inputs` are the files and directories the result depends on; `time_budget` is in minutes. Raises InputError for
-    missing inputs, LockHeld, GateClosed and DeadlineReached as their docstrings say.
+    missing inputs, LockHeld, GateClosed, DeadlineReached and DiskFull as their docstrings say.
     """
     deadline = Deadline(time_budget)
     fingerprint = describe(name, version, recipe, inputs)
     root = Path(work) if work is not None else default_work(Path(output))
     lock = RunLock(root, wait=lock_wait)
-    with deadline.listening():
+    with told_when_full(root), deadline.listening():
         lock.acquire(deadline.check)
         try:
             stage = Stage(Path(output), root, fingerprint, deadline)
             number = stage.attempts.start()
             logger.info("%s: attempt %d, work in %s", name, number, root)
-            with _recorded(stage):
+            with _recorded(stage), told_when_full(root):
                 yield stage
         finally:
             lock.release()
@@ -153,7 +154,8 @@ def _recorded(stage: Stage) -> Iterator[None]:
     except BaseException as error:
         stage.discard()
         if not stage.finished:
-            stage.attempts.end(_outcome(error), error)
+            with contextlib.suppress(OSError):  # on a full disk the first error is the one to tell
+                stage.attempts.end(_outcome(error), error)
         raise
 
 

@@ -1,48 +1,171 @@
-"""The stage `train` as a process that kills itself while it writes a checkpoint: STEP PART RECIPE MODEL MIX OUTPUT."""
+"""
+The stage `train` in children of one process that has imported everything, each child killed where its orders say.
+
+A server reads one JSON line per attempt, forks before any thread of torch is there, and answers on the file descriptor
+it was given with a JSON line: the exit code (negative: the signal's number), the message of an error meant for the
+user, and how many lines of the package ran. Orders: `recipe` (text), `inputs`, `output`, and at most one way to die:
+
+- `line`: SIGKILL before the n-th executed line of the rooms `distillation` and `stages`; with `saving: true` only lines
+  that run while a checkpoint is saved are counted
+- `bytes`, `step`: the kernel ends the process in the middle of writing a file of the checkpoint of `step`, as soon as
+  one gets longer than this
+- `part`, `step`: SIGKILL while the checkpoint of `step` is written: `weights` between weights and optimizer state,
+  `seal` before the marker, `prune` after it
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import json
 import os
+import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from bitdistiller.distillation.trainer import DistillationTrainer
-
+import bitdistiller
 from bitdistiller.config import TrainRecipe
 from bitdistiller.distillation import checkpoints
+from bitdistiller.distillation.engines import local
+from bitdistiller.distillation.inputs import Inputs
+from bitdistiller.distillation.loop import Progressed
+from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.stage import run
+from bitdistiller.errors import BitDistillerError
 from bitdistiller.recipes import load_recipe
+
+WATCHED = tuple(str(Path(bitdistiller.__file__).parent / room) for room in ("distillation", "stages"))
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Lines:
+    """Counts executed lines of the watched rooms; a trace function that kills the process at one of them."""
+
+    def __init__(self, fatal: int | None) -> None:
+        self.fatal, self.seen = fatal, 0
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Callable | None:
+        if not frame.f_code.co_filename.startswith(WATCHED):
+            return None
+        if event == "line":
+            self.seen += 1
+            if self.seen == self.fatal:
+                die()
+        return self
+
+    def watch(self, saving: bool) -> None:
+        """Begin now, or whenever a checkpoint is saved."""
+        if not saving:
+            sys.settrace(self)
+            return
+        save = Saver.save
+
+        def watched(saver: Saver, state: Progressed) -> None:
+            sys.settrace(self)
+            try:
+                save(saver, state)
+            finally:
+                sys.settrace(None)
+
+        Saver.save = watched
+
+
+def die_after_bytes(limit: int, step: int) -> None:
+    """No file may get longer than `limit` while the checkpoint of `step` is saved; the kernel sees to it."""
+    save = Saver.save
+
+    def limited(saver: Saver, state: Progressed) -> None:
+        if state.step == step:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        save(saver, state)
+
+    Saver.save = limited
 
 
 def die_writing(part: str, step: int) -> None:
-    """At the checkpoint of `step`: `weights` dies between weights and optimizer state, `seal` before the marker."""
-    seal, save = checkpoints.seal, DistillationTrainer._save_optimizer_and_scheduler
+    """At one part of the checkpoint of `step`."""
+    seal, prune, write = checkpoints.seal, checkpoints.prune, local.torch.save
 
-    def doomed_save(trainer: DistillationTrainer, folder: str) -> None:
-        if part == "weights" and trainer.state.global_step == step:
-            (Path(folder) / "optimizer.pt").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-        save(trainer, folder)
+    def doomed_write(state: Any, path: Path) -> None:
+        if part == "weights" and path.parent.name == f"checkpoint-{step}":
+            path.write_bytes(b"half")
+            die()
+        write(state, path)
 
     def doomed_seal(checkpoint: Path) -> None:
         if part == "seal" and checkpoint.name == f"checkpoint-{step}":
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         seal(checkpoint)
 
-    checkpoints.seal, DistillationTrainer._save_optimizer_and_scheduler = doomed_seal, doomed_save
+    def doomed_prune(root: Path, keep: int) -> None:
+        if part == "prune" and step in checkpoints.steps(root):
+            die()
+        prune(root, keep)
+
+    checkpoints.seal, checkpoints.prune, local.torch.save = doomed_seal, doomed_prune, doomed_write
+
+
+def attempt(orders: dict[str, Any], answer: int) -> int:
+    """One attempt in this process; its exit code."""
+    lines = Lines(orders.get("line"))
+    if "part" in orders:
+        die_writing(orders["part"], orders["step"])
+    elif "bytes" in orders:
+        die_after_bytes(orders["bytes"], orders["step"])
+    elif "line" in orders:
+        lines.watch(orders.get("saving", False))
+    inputs = Inputs(**{name: Path(path) for name, path in orders["inputs"].items()})
+    error = None
+    try:
+        recipe = load_recipe(TrainRecipe, orders["recipe"], {})
+        run(recipe, inputs, output=Path(orders["output"]), work=orders.get("work"), time_budget=None)
+    except BitDistillerError as caught:
+        error = caught
+    sys.settrace(None)
+    said = {"error": error and str(error), "lines": lines.seen, "modules": list(sys.modules)}
+    with os.fdopen(answer, "w") as pipe:
+        json.dump(said, pipe)
+    return error.exit_code if error else 0
+
+
+def in_a_child(orders: dict[str, Any]) -> dict[str, Any]:
+    """Fork, let the child make one attempt, and tell how it ended."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(attempt(orders, write))
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(70)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    answer = {"error": None, "lines": None, **json.loads(said or "{}")}
+    import_all(answer.pop("modules", []))
+    return {"code": code, **answer}
+
+
+def import_all(names: list[str]) -> None:
+    """What a child has imported on its way, so that the next ones need not."""
+    for name in names:
+        if name not in sys.modules and name != "__main__":
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 if __name__ == "__main__":
-    at, which, recipe, model, mix, output = sys.argv[1:]
-    die_writing(which, int(at))
-    run(
-        load_recipe(TrainRecipe, recipe, []),
-        model=Path(model),
-        teacher=None,
-        mix=Path(mix),
-        clip=None,
-        output=Path(output),
-        work=None,
-        time_budget=None,
-    )
+    with os.fdopen(int(sys.argv[1]), "w") as answers:
+        for order in sys.stdin:
+            answers.write(json.dumps(in_a_child(json.loads(order))) + "\n")
+            answers.flush()

@@ -1,19 +1,21 @@
-"""A mix for the tiny model of tiny.py, and a recipe to train it with."""
+"""A mix for the tiny model of tiny.py, its token file, and a recipe to train it with."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from helpers.tiny import SENTENCES, make_tokenizer
 
-from bitdistiller.config import TrainRecipe
+from bitdistiller.config import TokenizeRecipe, TrainRecipe
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.stages import open_stage
 from bitdistiller.stages.files import json_line
 
 SAMPLES = 40
 STEPS = 18
+MAX_LENGTH = 32
 
 
 def write_mix(output: Path, samples: int = SAMPLES, vocabulary: str | None = None) -> Path:
@@ -34,6 +36,16 @@ def write_mix(output: Path, samples: int = SAMPLES, vocabulary: str | None = Non
     return output
 
 
+def tokenize_mix(output: Path, model: Path, **mix: Any) -> Path:
+    """The output directory of a stage `tokenize`, of a mix that is written beside it."""
+    from bitdistiller.data.tokenize_stage import run
+
+    source = write_mix(output.with_name(f"{output.name}-mix"), **mix)
+    recipe = TokenizeRecipe(max_length=MAX_LENGTH)
+    run(recipe, model=model, mix=source, output=output, work=None, time_budget=None)
+    return output
+
+
 def make_recipe(quantization: dict | None = None, **training) -> TrainRecipe:
     """18 steps of 4 sequences, an evaluation every 4: two epochs and a bit."""
     settings = {
@@ -41,7 +53,7 @@ def make_recipe(quantization: dict | None = None, **training) -> TrainRecipe:
         "max_steps": STEPS,
         "batch_size": 4,
         "micro_batch_size": 2,
-        "max_length": 32,
+        "max_length": MAX_LENGTH,
         "evaluate_every": 4,
         "gradient_checkpointing": False,
         "precision": "float32",

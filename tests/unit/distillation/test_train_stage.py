@@ -2,35 +2,38 @@
 
 import json
 import logging
-import signal
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
-from helpers.mixes import STEPS, make_recipe, write_mix
-from helpers.processes import finish, run, start, wait_for
+from helpers.mixes import STEPS, make_recipe, tokenize_mix
 from helpers.tiny import write_model
+from helpers.tokens import write_token_file
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
-from bitdistiller.distillation import checkpoints
+from bitdistiller.distillation import checkpoints, gamma
 from bitdistiller.distillation import stage as train_stage
+from bitdistiller.distillation import student as student_module
+from bitdistiller.distillation import teacher as teacher_module
+from bitdistiller.distillation.inputs import Inputs
+from bitdistiller.distillation.loop import Loop
 from bitdistiller.errors import DeadlineReached, InputError
-from bitdistiller.recipes import as_text
 from bitdistiller.stages import verify
 from bitdistiller.stages.deadline import Deadline
 from bitdistiller.stages.files import read_json, read_json_lines
 
-DOOMED = Path(__file__).parents[2] / "helpers" / "doomed_train.py"
 SAME = ("student/model.safetensors", "gamma.json", "history.jsonl", "digest.json")
 
 
 @pytest.fixture(scope="module")
-def train(tiny_model, mix):
+def train(tiny_model, tokens):
     """`train(output, recipe=..., ...)`: the stage in this process; its output directory."""
 
     def call(output, recipe=None, **changes):
-        settings = {"model": tiny_model, "teacher": None, "mix": mix, "clip": None, "work": None, "time_budget": None}
-        train_stage.run(recipe or make_recipe(), output=output, **{**settings, **changes})
+        given = {name: changes.pop(name) for name in ("work", "time_budget") if name in changes}
+        inputs = Inputs(**{"model": tiny_model, "teacher": tiny_model, "tokens": tokens, **changes})
+        train_stage.run(recipe or make_recipe(), inputs, output=output, **{"work": None, "time_budget": None, **given})
         return output
 
     return call
@@ -59,6 +62,13 @@ def assert_same(output, undisturbed):
 
 def weights(output):
     return load_file(output / "student" / "model.safetensors")
+
+
+def same_weights(output, step):
+    """Whether the result is the checkpoint of `step`, bit for bit."""
+    found, checkpoint = weights(output), load_file(state(output) / f"checkpoint-{step}" / "weights.safetensors")
+    assert found.keys() == checkpoint.keys()
+    return all(torch.equal(tensor, checkpoint[name]) for name, tensor in found.items())
 
 
 class Cut(BaseException):
@@ -109,46 +119,34 @@ def test_what_a_run_leaves(undisturbed, tiny_model):
     best = min(evaluations, key=evaluations.get)
     assert counts == {"best_step": best, "steps": STEPS, "evaluation_loss": evaluations[best]}
     checkpoint = state(undisturbed) / f"checkpoint-{best}"
-    assert read_json(checkpoint / "gamma.json") == gamma
-    assert read_json(undisturbed / "provenance.json")["details"]["tokens_this_attempt"] > 0
+    assert read_json(checkpoint / "state.json")["gamma"] == gamma
+    details = read_json(undisturbed / "provenance.json")["details"]
+    assert (details["steps_taken"], details["skipped_steps"], details["attempts"]) == (STEPS, 0, 1)
+    assert details["tokens"] > 0
+    assert (details["engine"], details["layout"]) == ("single", "packed")
 
 
-def test_kill_in_the_middle_then_rerun_is_bit_identical(train, undisturbed, tiny_model, mix, tmp_path):
-    command = ["-m", "bitdistiller", "train", "--model", tiny_model, "--mix", mix, "--recipe", as_text(make_recipe())]
-    process = start(*command, "--output", tmp_path / "train")
-    marker = state(tmp_path / "train") / "checkpoint-4" / checkpoints.MARKER
-    wait_for(marker.exists, process, 120)
-    process.kill()
-    assert finish(process)[0] == -signal.SIGKILL
-    assert not (tmp_path / "train").exists()
+def test_the_optimizer_state_goes_when_the_run_has_finished(undisturbed):
+    """The last two checkpoints and the best one, which here is the last, whole without it."""
+    assert saved(undisturbed) == [16, 18]
+    for path in checkpoints.steps(state(undisturbed)).values():
+        assert {file.name for file in path.iterdir()} == {"weights.safetensors", "state.json", checkpoints.MARKER}
+        assert checkpoints.is_whole(path)
+
+
+def test_a_finished_run_whose_outputs_were_deleted_is_not_trained_again(train, undisturbed, tmp_path, monkeypatch):
+    shutil.copytree(undisturbed.with_name("train.work"), tmp_path / "train.work")
+    monkeypatch.setattr(Loop, "_step", None)
     train(tmp_path / "train")
     assert_same(tmp_path / "train", undisturbed)
-    attempts = read_json(tmp_path / "train" / "provenance.json")["attempts"]
-    assert [attempt.get("outcome") for attempt in attempts] == [None, "finished"]
 
 
-@pytest.mark.parametrize("part", ["weights", "seal"])
-def test_kill_while_a_checkpoint_is_written(train, undisturbed, tiny_model, mix, tmp_path, part, caplog):
+def test_a_finished_run_that_lost_its_last_checkpoint_too_starts_anew(train, undisturbed, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    code, output = run(DOOMED, 8, part, as_text(make_recipe()), tiny_model, mix, tmp_path / "train")
-    assert code == -signal.SIGKILL, output
-    assert saved(tmp_path / "train") == [4, 8]
-    assert (state(tmp_path / "train") / "checkpoint-8" / "model.safetensors").exists()
+    shutil.copytree(undisturbed.with_name("train.work"), tmp_path / "train.work")
+    (state(tmp_path / "train") / "checkpoint-18" / "weights.safetensors").write_bytes(b"")
     train(tmp_path / "train")
-    assert "checkpoint of step 8 is incomplete or damaged; going back to the one before" in caplog.text
-    assert_same(tmp_path / "train", undisturbed)
-
-
-def test_sigterm_ends_with_75_and_the_next_attempt_goes_on(train, undisturbed, tiny_model, mix, tmp_path):
-    command = ["-m", "bitdistiller", "train", "--model", tiny_model, "--mix", mix, "--recipe", as_text(make_recipe())]
-    process = start(*command, "--output", tmp_path / "train")
-    wait_for((state(tmp_path / "train") / "gamma.json").exists, process, 120)
-    process.terminate()
-    code, output = finish(process)
-    assert code == 75, output
-    assert "stopped: asked to stop by SIGTERM; progress is saved and the same command goes on from here" in output
-    assert len(saved(tmp_path / "train")) >= 1
-    train(tmp_path / "train")
+    assert "checkpoint of step 16 has no optimizer state to go on with" in caplog.text
     assert_same(tmp_path / "train", undisturbed)
 
 
@@ -177,7 +175,7 @@ def test_a_deadline_at_any_step(train, undisturbed, tmp_path, monkeypatch, step)
 def test_a_corrupted_newest_checkpoint(train, cut, undisturbed, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     cut(tmp_path / "train", 12)
-    path = state(tmp_path / "train") / "checkpoint-12" / "model.safetensors"
+    path = state(tmp_path / "train") / "checkpoint-12" / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
@@ -196,7 +194,7 @@ def test_every_checkpoint_corrupted_starts_anew(train, cut, undisturbed, tmp_pat
 
 def test_killed_after_the_last_step_nothing_is_trained_again(train, cut, undisturbed, tmp_path, monkeypatch):
     cut(tmp_path / "train", STEPS)
-    monkeypatch.setattr(train_stage.DistillationTrainer, "compute_loss", None)
+    monkeypatch.setattr(Loop, "_step", None)
     train(tmp_path / "train")
     assert_same(tmp_path / "train", undisturbed)
 
@@ -211,8 +209,8 @@ def test_a_changed_recipe_does_not_resume(train, cut, tmp_path):
 
 
 def test_the_best_checkpoint_is_the_result_and_is_kept(train, tmp_path):
-    """A learning rate so high that the last evaluation is worse than the one before."""
-    recipe = make_recipe(learning_rate=0.03, max_steps=8, evaluate_every=2, keep_checkpoints=1)
+    """A learning rate so high that every evaluation is worse than the first one."""
+    recipe = make_recipe(learning_rate=0.05, max_steps=4, evaluate_every=1, keep_checkpoints=1)
     output = train(tmp_path / "train", recipe=recipe)
     evaluations = {
         entry["step"]: entry["evaluation_loss"]
@@ -220,25 +218,22 @@ def test_the_best_checkpoint_is_the_result_and_is_kept(train, tmp_path):
         if "evaluation_loss" in entry
     }
     best = min(evaluations, key=evaluations.get)
-    assert best < 8
-    assert saved(output) == [best, 8]
+    assert best < 4
+    assert saved(output) == [best, 4]
     assert read_json(output / "digest.json")["counts"]["best_step"] == best
-    files = [state(output) / f"checkpoint-{step}" / "model.safetensors" for step in (best, 8)]
-    student = (output / "student" / "model.safetensors").read_bytes()
-    assert [student == file.read_bytes() for file in files] == [True, False]
+    assert [same_weights(output, step) for step in (best, 4)] == [True, False]
 
 
 def test_without_evaluation_the_last_checkpoint_is_the_result(train, tmp_path):
     output = train(tmp_path / "train", recipe=make_recipe(evaluation_fraction=0.0, max_steps=6))
     assert read_json(output / "digest.json")["counts"] == {"best_step": 6, "steps": 6, "evaluation_loss": None}
-    last = state(output) / "checkpoint-6" / "model.safetensors"
-    assert (output / "student" / "model.safetensors").read_bytes() == last.read_bytes()
+    assert same_weights(output, 6)
 
 
 def test_bfloat16_and_gradient_checkpointing(train, cut, undisturbed, tiny_model, tmp_path):
     """Both run and resume; recomputed activations change nothing, bfloat16 little."""
     recipe = make_recipe(gradient_checkpointing=True)
-    assert train_stage._student(recipe, tiny_model, None).is_activation_checkpointing
+    assert student_module.load_student(recipe, tiny_model, None).is_activation_checkpointing
     recomputed = train(tmp_path / "recomputed", recipe=recipe)
     for name, weight in weights(undisturbed).items():
         torch.testing.assert_close(weights(recomputed)[name], weight, rtol=0, atol=1e-5)
@@ -289,43 +284,68 @@ def no_weights(monkeypatch):
         def from_pretrained(*_, **__):
             raise AssertionError("weights are loaded")
 
-    monkeypatch.setattr(train_stage, "AutoModelForCausalLM", Refused)
+    for module in (student_module, teacher_module):
+        monkeypatch.setattr(module, "AutoModelForCausalLM", Refused)
 
 
 @pytest.mark.usefixtures("no_weights")
 def test_vocabularies_that_differ_are_refused_before_any_weight_is_loaded(train, tiny_model, tmp_path):
     other = write_model(tmp_path / "other", vocab_size=120)
-    same_tokens = write_model(tmp_path / "padded")
-    config = json.loads((same_tokens / "config.json").read_text())
-    (same_tokens / "config.json").write_text(json.dumps({**config, "vocab_size": 256}))
-    for teacher in (other, same_tokens):
+    short = write_model(tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    for teacher in (other, short):
         with pytest.raises(InputError, match=r"the vocabularies of student .*tiny and teacher .* differ") as error:
             train(tmp_path / "train", teacher=teacher)
         assert error.value.exit_code == 2
-    with pytest.raises(InputError, match=r"the mix .* was written with another vocabulary than that of .*tiny"):
-        train(tmp_path / "train", mix=write_mix(tmp_path / "mix", vocabulary="another"))
+    write_token_file(tmp_path / "tokens", [4, 5], vocabulary=128)
+    with pytest.raises(InputError, match=r"the tokens .* were written with another vocabulary than that of .*tiny"):
+        train(tmp_path / "train", tokens=tmp_path / "tokens")
     assert not (tmp_path / "train").exists()
 
 
+def test_a_teacher_whose_head_is_padded_teaches_the_same(train, undisturbed, tiny_model, tmp_path):
+    """Rows that stand for no token: they must not get probability, and the student has none of them."""
+    padded = shutil.copytree(tiny_model, tmp_path / "padded")
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    model.resize_token_embeddings(160, mean_resizing=False)
+    model.save_pretrained(padded)
+    output = train(tmp_path / "train", teacher=padded, recipe=make_recipe(max_steps=4))
+    known, found = (read_json(path / "gamma.json")["gamma"] for path in (undisturbed, output))
+    assert found == pytest.approx(known, rel=1e-5)
+    losses = [
+        [entry["loss"] for entry in read_json_lines(path / "history.jsonl") if "loss" in entry][:4]
+        for path in (undisturbed, output)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 @pytest.mark.usefixtures("no_weights")
-def test_bad_input_is_one_line_before_any_weight_is_loaded(train, mix, tiny_model, tmp_path):
-    damaged = write_mix(tmp_path / "damaged")
-    (damaged / "mix.jsonl").write_text((damaged / "mix.jsonl").read_text()[:-20])
+def test_bad_input_is_one_line_before_any_weight_is_loaded(train, tokens, tiny_model, tmp_path):
+    damaged = shutil.copytree(tokens, tmp_path / "damaged")
+    path = damaged / "tokens.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
     cases = [
         ({"model": tmp_path / "nowhere"}, r"nowhere: no config\.json there"),
         ({"teacher": tmp_path / "nowhere"}, r"nowhere: no config\.json there"),
-        ({"mix": tmp_path}, r"digest\.json is missing; --mix takes the output directory of the stage mix"),
-        ({"mix": damaged}, r"mix\.jsonl: damaged or missing .* delete .*damaged and run again"),
+        ({"tokens": tmp_path}, r"not a finished token file; give the output directory of the stage tokenize"),
+        ({"tokens": damaged}, r"tokens\.safetensors: damaged or missing .* delete .*damaged and run again"),
         ({"clip": tmp_path / "nowhere"}, r"nowhere: no such file or directory"),
-        ({"mix": write_mix(tmp_path / "empty", samples=0)}, "the mix has only 0 samples"),
+        ({"warm_start": tmp_path / "nowhere"}, r"training\.warm_start: this recipe takes no --warm-start"),
+        ({"cache": (tmp_path,)}, r"training\.teacher: live; drop --cache, or set it to cached"),
+        ({"recipe": make_recipe(teacher="cached")}, r"training\.teacher: cached; give every shard of the stage"),
+        ({"recipe": make_recipe(max_length=8)}, r"holds a sequence of \d+ tokens, more than max_length \(8\)"),
+        ({"tokens": tokenize_mix(tmp_path / "empty", tiny_model, samples=0)}, "the mix has only 0 samples"),
     ]
-    for changes, message in cases:
-        with pytest.raises(InputError, match=message):
-            train(tmp_path / "train", **changes)
+    for number, (changes, message) in enumerate(cases):
+        with pytest.raises(InputError, match=message) as error:
+            train(tmp_path / str(number) / "train", **changes)
+        assert error.value.exit_code == 2
+        assert "\n" not in str(error.value)
 
 
 def test_a_group_size_that_does_not_divide_is_refused_before_the_teacher_runs(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_stage, "paper_gamma", None)
+    monkeypatch.setattr(gamma, "measure", None)
     with pytest.raises(InputError, match="48") as error:
         train(tmp_path / "train", recipe=make_recipe({"group_size": 48}))
     assert error.value.exit_code == 2

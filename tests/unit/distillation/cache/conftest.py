@@ -1,23 +1,12 @@
-"""A token file of the tiny model's mix, and caches of it."""
+"""Caches of the token file of the tiny model's mix."""
 
 import pytest
-from helpers.mixes import write_mix
 
-from bitdistiller.config import CacheRecipe, TokenizeRecipe
-from bitdistiller.data.tokenize_stage import run as tokenize
+from bitdistiller.config import CacheRecipe
 from bitdistiller.data.tokens import TokenFile
 from bitdistiller.distillation.cache import stage
 
 COMMON = {"work": None, "time_budget": None}
-
-
-@pytest.fixture(scope="session")
-def tokens(tiny_model, tmp_path_factory):
-    """Output directory of `tokenize`: 40 samples of at most 32 tokens."""
-    root = tmp_path_factory.mktemp("tokens")
-    recipe = TokenizeRecipe(max_length=32)
-    tokenize(recipe, model=tiny_model, mix=write_mix(root / "mix"), output=root / "tokens", **COMMON)
-    return root / "tokens"
 
 
 @pytest.fixture(scope="session")
