@@ -49,7 +49,7 @@ class Setup:
 
     @property
     def flat_shards(self) -> bool:
-        """Whether the engine (DeepSpeed) makes shards that 256 need not divide, which get no 8-bit states."""
+        """Whether the engine (DeepSpeed) cuts weights into shards that 256 need not divide: none gets 8 bits."""
         return self.engine.startswith("zero")
 
     @property
