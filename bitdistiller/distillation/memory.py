@@ -165,6 +165,7 @@ def _in_flight(student: Shapes, teacher: Shapes, setup: Setup) -> list[Row]:
     return [
         Row("quantised weights", b * kept),
         Row("quantiser's backward", (b + 2 * MASTER) * student.largest_linear),
+        Row("embedding's gradient", MASTER * student.head_parameters),
         Row("activations", activation_bytes(student, recomputed=setup.gradient_checkpointing, **sizes)),
         Row("backward of a block", backward_bytes(student, **sizes)),
         Row("loss in chunks", loss_bytes(student, teacher if setup.teacher != "none" else None, setup.device, **sizes)),
