@@ -33,17 +33,17 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 class MappedTensors:
-    """The tensors of one safetensors file, as read-only memory maps."""
+    """The tensors of one safetensors file, as views of one read-only memory map."""
 
     def __init__(self, path: Path) -> None:
         header, begin = read_header(path)
+        whole = np.memmap(path, np.uint8, "r")
         self._bfloat16 = {name for name, entry in header.items() if entry["dtype"] == "BF16"}
-        self._arrays = {
-            name: np.memmap(path, NUMPY[entry["dtype"]], "r", begin + entry["data_offsets"][0], tuple(entry["shape"]))
-            if np.prod(entry["shape"])
-            else np.empty(entry["shape"], NUMPY[entry["dtype"]])
-            for name, entry in header.items()
-        }
+        self._arrays = {}
+        for name, entry in header.items():
+            first, end = entry["data_offsets"]
+            part = whole[begin + first : begin + end].view(NUMPY[entry["dtype"]])
+            self._arrays[name] = part.reshape(entry["shape"])
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

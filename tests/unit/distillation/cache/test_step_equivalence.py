@@ -57,6 +57,15 @@ def test_layouts_and_processes(tiny_model, file, loss, reduction):
             assert_same(step(student, teacher, training, file, loss, layout, processes), expected, 1e-5)
 
 
+def test_packed_rows_with_recomputed_activations(tiny_model, file):
+    training, student = recipe(), make_model(seed=5).train()
+    teacher = open_teacher(training, tiny_model)
+    expected = step(student, teacher, training, file, "cakld", "padded")
+    enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    assert_same(step(student, teacher, training, file, "cakld", "packed", 2), expected, 1e-5)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_cached_teacher(tiny_model, file, cache, loss):
     student, live = make_model(seed=5), recipe()
