@@ -17,6 +17,8 @@ def check_kind() -> None:
 
     def checked(run: TrainingRun) -> bool:
         KINDS[run.engine.name](run.engine)
+        if run.engine.name == "fsdp" and run.teacher is not None:
+            _is_sharded(run.teacher.model.base_model)
         return train(run)
 
     TrainingRun._train = checked
@@ -52,14 +54,22 @@ def _is_ddp(engine) -> None:
 
 def _is_fsdp(engine) -> None:
     from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor
 
     assert isinstance(engine.module, FSDPModule)
-    assert all(isinstance(block, FSDPModule) for block in engine.model.model.layers)
-    parameters = list(engine.model.parameters())
+    _is_sharded(engine.model, engine.world.size)
+
+
+def _is_sharded(model, processes: int = 1) -> None:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+    from bitdistiller.layers import decoder_blocks
+
+    assert all(isinstance(block, FSDPModule) for block in decoder_blocks(model)[1])
+    parameters = list(model.parameters())
     assert all(isinstance(parameter, DTensor) for parameter in parameters)
     whole, own = sum(p.numel() for p in parameters), sum(p.to_local().numel() for p in parameters)
-    assert own <= whole / engine.world.size + len(parameters)
+    assert own <= whole / processes + len(parameters)
 
 
 def _is_zero2(engine) -> None:

@@ -34,7 +34,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def command(tiny_model, mix, tmp_path_factory):
-    """`command(output, model=..., **training)`: 3 micro-batches a step, so that one of two processes has an empty one."""
+    """`command(output, model=..., **training)`: 3 micro-batches a step, so one of two processes has an empty one."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokenize(TokenizeRecipe(max_length=32), model=tiny_model, mix=mix, output=tokens, work=None, time_budget=None)
     usual = {"max_steps": STEPS, "batch_size": 6, "evaluate_every": 2, "batching": "padded"}
