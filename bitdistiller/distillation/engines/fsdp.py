@@ -46,7 +46,7 @@ class FsdpEngine(Engine):
         head = teacher.get_output_embeddings()
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # no longer tied
         head.to(world.device)
-        shard(teacher.base_model, world)
+        shard(teacher.base_model, world).set_reshard_after_forward(True)  # no backward pass ever does
 
     def backward(self, loss: Tensor) -> None:
         """The mean over processes is what reduce-scatter takes; every micro-batch's gradients are sharded at once."""
