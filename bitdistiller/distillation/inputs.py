@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,10 @@ from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.data.tokens import read_counts
 from bitdistiller.distillation.cache.reader import check_cache
-from bitdistiller.distillation.fitting import available, check_fits
+from bitdistiller.distillation.fitting import check_memory
 from bitdistiller.distillation.losses import resolve
-from bitdistiller.distillation.memory import Setup, estimate
-from bitdistiller.distillation.shapes import Shapes
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,40 +48,33 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs, engine: str, world: World)
     for directory in dict.fromkeys((inputs.model, inputs.teacher)):
         check_layout(directory)
     check_vocabularies(inputs)
-    cached = recipe.training.teacher == "cached"
-    if cached != bool(inputs.cache):
-        wrong = (
-            "give every shard of the stage cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
-        )
-        raise InputError(f"training.teacher: {recipe.training.teacher}; {wrong}")
-    if cached:
-        check_cache(recipe.training, inputs.cache, inputs.tokens, inputs.teacher)
-    if (recipe.training.warm_start is None) != (inputs.warm_start is None):
-        wrong = (
-            "takes no --warm-start" if inputs.warm_start else "needs the output directory of the stage (--warm-start)"
-        )
-        raise InputError(f"training.warm_start: this recipe {wrong}")
-    check_memory(recipe.training, inputs, engine, world)
-
-
-def check_memory(training: Training, inputs: Inputs, engine: str, world: World) -> None:
-    """Say what the training is expected to need, and refuse it where that is more than there is."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    training = recipe.training
+    _check_options(training, inputs)
+    if inputs.cache:
+        check_cache(training, inputs.cache, inputs.tokens, inputs.teacher)
     asked = any(loss.needs_teacher for loss, _ in resolve(training.loss))
-    setup = Setup.of(
+    check_memory(
         training,
+        inputs.model,
+        inputs.teacher if asked else None,
+        world.device,
+        kind=training.teacher,
         engine=engine,
         processes=world.size,
-        local_processes=local,
-        device=world.device.type,
+        local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
         offload=training.offload,
-        teacher=training.teacher if asked else "none",
     )
-    shapes = [Shapes.read(path) for path in dict.fromkeys((inputs.model, inputs.teacher))]
-    expected = estimate(shapes[0], shapes[-1], setup)
-    logger.info("%s", expected.table())
-    host = available("cpu") if world.device.type == "cuda" else None
-    check_fits(expected, available(world.device), host)
+
+
+def _check_options(training: Training, inputs: Inputs) -> None:
+    """The directories that a recipe asks for are there, and no others."""
+    cached = training.teacher == "cached"
+    if cached != bool(inputs.cache):
+        wanted = "give every shard of cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
+        raise InputError(f"training.teacher: {training.teacher}; {wanted}")
+    if (training.warm_start is None) != (inputs.warm_start is None):
+        wanted = "takes no --warm-start" if inputs.warm_start else "needs the output of the stage (--warm-start)"
+        raise InputError(f"training.warm_start: this recipe {wanted}")
 
 
 def check_vocabularies(inputs: Inputs) -> None:

@@ -121,8 +121,8 @@ class Launcher:
     def _wait(self) -> list[int]:
         """Exit codes of the children that ended by themselves, by rank."""
         failed_at = None
-        while any(child.poll() is None for child in self.children):
-            failures = [child.returncode for child in self.children if child.returncode]
+        while None in (codes := [child.poll() for child in self.children]):
+            failures = [code for code in codes if code]
             if failures and failed_at is None:
                 failed_at = time.monotonic()
             if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:

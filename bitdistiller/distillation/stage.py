@@ -79,7 +79,9 @@ class TrainingRun:
         losses = resolve(training.loss)
         asked = any(loss.needs_teacher for loss, _ in losses)
         self.teacher: Teacher | None = (
-            open_teacher(training, inputs.teacher, inputs.cache, world.device) if asked else None
+            open_teacher(training, inputs.teacher, inputs.cache, world.device, partial(engine.place_teacher, world))
+            if asked
+            else None
         )
         self.gamma = self._gamma()
         model = make_student(model, recipe, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +26,16 @@ class Teacher(Protocol):
         ...
 
 
-def load_teacher(directory: Path, precision: str, device: torch.device | str) -> Any:
-    """A frozen model in `precision`, ready for evaluation on the device."""
+Place = Callable[[Any], None]
+"""Moves or shards a frozen model, in place."""
+
+
+def load_teacher(directory: Path, precision: str, device: torch.device | str, place: Place | None = None) -> Any:
+    """A frozen model in `precision`, ready for evaluation on the device, or wherever `place` puts it."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, precision))
-    return model.to(device).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    (place or (lambda model: model.to(device)))(model)
+    return model
 
 
 @torch.no_grad()
@@ -87,11 +93,15 @@ def read_kept(cache: Cache, name: str, batch: Batch, keep: Tensor) -> Tensor:
 
 
 def open_teacher(
-    training: Training, directory: Path, cache: Sequence[Path] = (), device: torch.device | str = "cpu"
+    training: Training,
+    directory: Path,
+    cache: Sequence[Path] = (),
+    device: torch.device | str = "cpu",
+    place: Place | None = None,
 ) -> Teacher:
     """The teacher of a training: the model in `directory`, or the shards of the stage `cache-teacher` made of it."""
     if training.teacher == "live":
-        return LiveTeacher(load_teacher(directory, training.precision, device))
+        return LiveTeacher(load_teacher(directory, training.precision, device, place))
     found = Cache(cache)
     if training.cache.kind == "topk":
         return CachedTopKTeacher(found)

@@ -120,10 +120,10 @@ class OnGrid(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        groups, scale, zero_point = ctx.saved_tensors
+        groups, scale, zero_point = saved = ctx.saved_tensors  # once: recomputed blocks give them only once
         flat = groups.flatten(0, 1), scale.reshape(-1, 1), zero_point.reshape(-1, 1)
         found = on_grid.backward(ctx.formula, *flat, upstream.contiguous().flatten(0, 1))
-        shaped = (part.view(tensor.shape) for part, tensor in zip(found, ctx.saved_tensors, strict=True))
+        shaped = (part.view(tensor.shape) for part, tensor in zip(found, saved, strict=True))
         return *shaped, None, None, None
 
 

@@ -44,6 +44,11 @@ class Engine(ABC):
         """The Hugging Face model."""
         return self.student.model
 
+    @classmethod
+    def place_teacher(cls, world: World, teacher: Any) -> None:
+        """Put a frozen Hugging Face model, in place, where the student will be; here all of it on every process."""
+        teacher.to(world.device)
+
     @abstractmethod
     def _prepare(self, groups: Groups) -> None:
         """Move, wrap or shard the student; make the optimizer."""

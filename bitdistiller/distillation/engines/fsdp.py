@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -39,6 +39,14 @@ class FsdpEngine(Engine):
         self.module = shard(self.student, self.world, offload=self.training.offload != "none")
         self.optimizer = make_optimizer(groups(self.model), self.training)
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @classmethod
+    def place_teacher(cls, world: World, teacher: Any) -> None:
+        """In shards, but for the head, which multiplies chunks of hidden states and is whole on every process."""
+        head = teacher.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # no longer tied
+        head.to(world.device)
+        shard(teacher.base_model, world).set_reshard_after_forward(True)  # no backward pass ever does
 
     def backward(self, loss: Tensor) -> None:
         """The mean over processes is what reduce-scatter takes; every micro-batch's gradients are sharded at once."""

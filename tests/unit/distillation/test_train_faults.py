@@ -1,11 +1,7 @@
 """The stage `train` under `kill -9` at random points and on a full disk: nothing is lost, every bit is the same."""
 
-import json
 import random
-import shutil
 import signal
-import subprocess
-from pathlib import Path
 
 import pytest
 from helpers.mixes import make_recipe
