@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -306,8 +307,8 @@ class WarmStart(Section):
     """Peak learning rate of the weights; it falls to 0 along a cosine, anew in every block."""
     scale_learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of trained scales."""
-    zero_point_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of trained zero points, in steps of the grid; null takes that of the scales."""
+    zero_point_learning_rate: NonNegativeFloat = 0.0
+    """Peak learning rate of zero points, in steps of the grid; 0 leaves them at the integers of the clipped weights."""
     seed: int = 42
 
 
@@ -370,12 +371,12 @@ class Training(Section):
     scale_grad: bool = True
     """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
     train_scales: bool = False
-    """Train scales and zero points as parameters of their own beside the weights (int2, int3, int4); the clipped
-    weights give their first values. scale_grad then has no meaning."""
+    """Train scales, and zero points where they have a learning rate, as parameters of their own beside the weights
+    (int2, int3, int4); the clipped weights give their first values. scale_grad then has no meaning."""
     scale_learning_rate: PositiveFloat | None = None
     """Peak learning rate of trained scales, which are in the unit of the weights; null takes learning_rate."""
-    zero_point_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of trained zero points, in steps of the grid; null takes that of the scales."""
+    zero_point_learning_rate: NonNegativeFloat = 0.0
+    """Peak learning rate of zero points, in steps of the grid; 0 leaves them at the integers of the clipped weights."""
     warm_start: WarmStart | None = None
     """Reconstruct the blocks one by one before distilling (stage `warm-start`); null: start at the clipped weights."""
     engine: Literal["auto", "single", "ddp", "fsdp", "zero2", "zero3"] = "auto"

@@ -19,24 +19,29 @@ class Rates(Protocol):
     def scale_learning_rate(self) -> float | None: ...
 
     @property
-    def zero_point_learning_rate(self) -> float | None: ...
+    def zero_point_learning_rate(self) -> float: ...
 
 
 def parameter_groups(model: nn.Module, rates: Rates) -> list[dict[str, Any]]:
     """
     Groups for `make_optimizer`: the weights and everything else that trains, then the scales, then the zero points.
 
-    The two grid groups are there only where layers have them; they have learning rates of their own and no weight
-    decay. A parameter that two modules share is in one group, once.
+    The two grid groups are there only where layers have them and they train; they have learning rates of their own and
+    no weight decay. A parameter that two modules share is in one group, once.
     """
-    grids = {kind: grid_parameters(model, kind) for kind in GRID_TENSORS}
+    grids = {kind: [p for p in grid_parameters(model, kind) if p.requires_grad] for kind in GRID_TENSORS}
     taken = {id(parameter) for parameters in grids.values() for parameter in parameters}
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
-    scale_rate = rates.scale_learning_rate or rates.learning_rate
-    own = {"scale": scale_rate, "zero_point": rates.zero_point_learning_rate or scale_rate}
+    own = {"scale": rates.scale_learning_rate or rates.learning_rate, "zero_point": rates.zero_point_learning_rate}
     groups: list[dict[str, Any]] = [{"params": weights, "lr": rates.learning_rate}]
     groups += [{"params": grids[kind], "lr": own[kind], "weight_decay": 0.0} for kind in GRID_TENSORS if grids[kind]]
     return groups
+
+
+def freeze_grids(model: nn.Module, rates: Rates) -> None:
+    """Zero points without a learning rate need no gradient; call it before an engine takes the model."""
+    for parameter in grid_parameters(model, "zero_point"):
+        parameter.requires_grad_(rates.zero_point_learning_rate > 0)
 
 
 def grid_parameters(model: nn.Module, kind: str) -> list[nn.Parameter]:

@@ -17,6 +17,7 @@ from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
 from bitdistiller.distillation.heads import Head
 from bitdistiller.distillation.inputs import Inputs
+from bitdistiller.distillation.parameters import freeze_grids
 from bitdistiller.distillation.signals import Signal
 from bitdistiller.distillation.warm_start import apply_warm_start
 from bitdistiller.formats import get_format
@@ -88,6 +89,7 @@ def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
     options = {"scale_grad": training.scale_grad, "train_scales": training.train_scales}
     quantize_linears(model, number_format, quantization.group_size, **options)
+    freeze_grids(model, training)
     if inputs.warm_start is not None:
         with torch.no_grad():
             apply_warm_start(model, inputs.warm_start)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bitdistiller.calibration import ActivationWalk, apply_clip
 from bitdistiller.config import Training, WarmStartRecipe
 from bitdistiller.distillation.optimizers import make_optimizer, set_learning_rates
-from bitdistiller.distillation.parameters import parameter_groups
+from bitdistiller.distillation.parameters import freeze_grids, parameter_groups
 from bitdistiller.distillation.schedules import schedule_factor
 from bitdistiller.formats import get_format
 from bitdistiller.layers import quantize_block
@@ -48,6 +48,7 @@ def quantised_block(walk: ActivationWalk, index: int, recipe: WarmStartRecipe, r
     number_format = get_format(quantization.format, quantization.scale_dtype, pad=quantization.pad)
     grid = {"scale_grad": recipe.scale_grad, "train_scales": recipe.train_scales}
     quantize_block(module, name, number_format, quantization.group_size, **grid)
+    freeze_grids(module, recipe.warm_start)
     return Block(walk, index, module, recipe.precision)
 
 
