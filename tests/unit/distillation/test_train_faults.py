@@ -1,23 +1,18 @@
 """The stage `train` under `kill -9` at random points and on a full disk: nothing is lost, every bit is the same."""
 
-import json
 import random
-import shutil
 import signal
-import subprocess
-from pathlib import Path
 
 import pytest
 from helpers.mixes import make_recipe
 from helpers.processes import finish, start, wait_for
 from helpers.train_server import TrainServer
+from helpers.trainings import assert_same, saved, state
 
 from bitdistiller.distillation import checkpoints
 from bitdistiller.recipes import as_text
-from bitdistiller.stages import verify
 from bitdistiller.stages.files import read_json
 
-SAME = ("student/model.safetensors", "gamma.json", "history.jsonl", "digest.json")
 STEPS = 8
 KILLS_IN_A_CHAIN = 4
 """The gate closes at five silent deaths in a row without progress."""
@@ -43,26 +38,12 @@ def undisturbed(server, inputs, tmp_path_factory):
     return output
 
 
-def state(output):
-    return output.with_name(f"{output.name}.work") / "state"
-
-
-def saved(output):
-    return list(checkpoints.steps(state(output)))
-
-
-def assert_same(output, undisturbed):
-    verify(output)
-    for name in SAME:
-        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
-
-
 def finish_and_compare(server, inputs, output, undisturbed):
     answer = server(RECIPE, inputs, output)
     assert answer["code"] == 0, (answer, server.log.read_text())
     assert_same(output, undisturbed)
-    assert not [path for path in output.rglob(".*")]
-    assert not [path for path in output.parent.glob(".*")]
+    assert not list(output.rglob(".*"))
+    assert not list(output.parent.glob(".*"))
 
 
 @pytest.fixture(scope="module")
