@@ -75,8 +75,9 @@ class TrainingRun:
         self.steps = Steps(file, training, choose_layout(training.batching, model))
         losses = resolve(training.loss)
         asked = any(loss.needs_teacher for loss, _ in losses)
+        vocabulary = len(model.get_output_embeddings().weight)
         self.teacher: Teacher | None = (
-            open_teacher(training, inputs.teacher, inputs.cache, world.device) if asked else None
+            open_teacher(training, inputs.teacher, inputs.cache, world.device, vocabulary) if asked else None
         )
         self.gamma = self._gamma()
         self.engine = engine(

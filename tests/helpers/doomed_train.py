@@ -42,6 +42,16 @@ from bitdistiller.recipes import load_recipe
 WATCHED = tuple(str(Path(bitdistiller.__file__).parent / room) for room in ("distillation", "stages"))
 
 
+LAZY = [
+    "transformers.core_model_loading",
+    "transformers.models.llama.modeling_llama",
+    "transformers.quantizers.auto",
+    "torch.utils.tensorboard",
+    "deepspeed",
+]
+"""What the stage or its libraries import on their way, as far as it is installed."""
+
+
 def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -201,6 +211,7 @@ def import_all(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    import_all(LAZY)
     with os.fdopen(int(sys.argv[1]), "w") as answers:
         for order in sys.stdin:
             answers.write(json.dumps(in_a_child(json.loads(order))) + "\n")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from helpers.mixes import make_recipe, tokenize_mix
+from helpers.train_server import Disk, TrainServer, mounting
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,30 @@ def train(tiny_model, tokens):
 def undisturbed(train, tmp_path_factory):
     """The output of a run that nothing happened to."""
     return train(tmp_path_factory.mktemp("undisturbed") / "train")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A process that makes attempts at trainings, with a small disk of its own where the kernel allows that."""
+    root = tmp_path_factory.mktemp("server")
+    (root / "disk").mkdir()
+    prefix = mounting(root / "disk")
+    with TrainServer(root / "log", prefix) as running:
+        running.disk = Disk(root / "disk", running.process.pid) if prefix else None
+        yield running
+
+
+@pytest.fixture(scope="session")
+def inputs(tiny_model, tokens):
+    """What the server's attempts read."""
+    return {"model": tiny_model, "teacher": tiny_model, "tokens": tokens}
+
+
+@pytest.fixture(scope="session")
+def short(server, inputs, tmp_path_factory):
+    """`(recipe, output)` of a short run of the server with four saves of about 1 MB, that nothing happened to."""
+    recipe = make_recipe(max_steps=8, evaluate_every=2)
+    output = tmp_path_factory.mktemp("short") / "train"
+    answer = server(recipe, inputs, output)
+    assert answer["code"] == 0, (answer, server.log.read_text())
+    return recipe, output
