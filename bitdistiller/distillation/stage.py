@@ -75,14 +75,10 @@ class TrainingRun:
         file = TokenFile(inputs.tokens)
         model = load_plain(inputs.model)
         check_head(model, Head.of(model))
-        self.steps = Steps(file, training, choose_layout(training.batching, model))
+        self.layout = choose_layout(training.batching, model)
         losses = resolve(training.loss)
-        asked = any(loss.needs_teacher for loss, _ in losses)
-        self.teacher: Teacher | None = (
-            open_teacher(training, inputs.teacher, inputs.cache, world.device, partial(engine.place_teacher, world))
-            if asked
-            else None
-        )
+        self.teacher = self._open_teacher(engine, model) if any(loss.needs_teacher for loss, _ in losses) else None
+        self.steps = Steps(file, training, self.layout)
         self.gamma = self._gamma()
         model = make_student(model, recipe, inputs)
         self.engine = engine(
@@ -92,6 +88,17 @@ class TrainingRun:
         objective = Objective(losses, self.gamma["gamma"], training, self.teacher, self.clock)
         self.loop = Loop(training, self.engine, self.steps, objective, world, self.clock)
         self.saver = Saver(stage.work, training.keep_checkpoints, self.engine, world, self.gamma, self._commit)
+
+    def _open_teacher(self, engine: type[Engine], model: Any) -> Teacher:
+        training, inputs, world = self.recipe.training, self.inputs, self.world
+
+        def place(teacher: Any) -> None:
+            if inputs.teacher != inputs.model:  # another model sees the rows too; asked before it is cut into shards
+                self.layout = choose_layout(training.batching, model, teacher)
+            engine.place_teacher(world, teacher)
+
+        vocabulary = len(model.get_output_embeddings().weight)
+        return open_teacher(training, inputs.teacher, inputs.cache, world.device, place, vocabulary)
 
     def run(self) -> None:
         """Resume, train, and write the result; raises DeadlineReached when it is to go on later."""

@@ -46,11 +46,12 @@ def last_hidden_states(model: Any, batch: Batch) -> Tensor:
 
 
 class LiveTeacher:
-    """A frozen model that runs on every micro-batch."""
+    """A frozen model that runs on every micro-batch, of whose head the first `vocabulary` rows count."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, vocabulary: int | None = None) -> None:
         self.model = model
-        self.head = Head.of(model)
+        head = Head.of(model)
+        self.head = head.cut(vocabulary or head.vocabulary)
 
     def signal(self, batch: Batch, keep: Tensor) -> Signal:
         """Hidden states of this forward pass."""
@@ -98,13 +99,19 @@ def open_teacher(
     cache: Sequence[Path] = (),
     device: torch.device | str = "cpu",
     place: Place | None = None,
+    vocabulary: int | None = None,
 ) -> Teacher:
-    """The teacher of a training: the model in `directory`, or the shards of the stage `cache-teacher` made of it."""
+    """
+    The teacher of a training: the model in `directory`, or the shards of the stage `cache-teacher` made of it.
+
+    vocabulary: rows of the student's head; where the teacher's has more, which pad it, they get no probability.
+    """
     if training.teacher == "live":
-        return LiveTeacher(load_teacher(directory, training.precision, device, place))
+        return LiveTeacher(load_teacher(directory, training.precision, device, place), vocabulary)
     found = Cache(cache)
     if training.cache.kind == "topk":
         return CachedTopKTeacher(found)
     head = read_head(directory, getattr(torch, training.precision))
+    head = head.cut(vocabulary or head.vocabulary)
     moved = {"weight": head.weight.to(device), "bias": None if head.bias is None else head.bias.to(device)}
     return CachedHiddenTeacher(found, replace(head, **moved))

@@ -11,6 +11,7 @@ user, and how many lines of the package ran. Orders: `recipe` (text), `inputs`, 
   one gets longer than this
 - `part`, `step`: SIGKILL while the checkpoint of `step` is written: `weights` between weights and optimizer state,
   `seal` before the marker, `prune` after it
+- `fill`, `step`: no death, but a file that takes what is left of its disk after a step (or at the `end`)
 """
 
 from __future__ import annotations
@@ -32,13 +33,23 @@ from bitdistiller.config import TrainRecipe
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.engines import local
 from bitdistiller.distillation.inputs import Inputs
-from bitdistiller.distillation.loop import Progressed
+from bitdistiller.distillation.loop import Loop, Progressed
 from bitdistiller.distillation.saving import Saver
 from bitdistiller.distillation.stage import run
 from bitdistiller.errors import BitDistillerError
 from bitdistiller.recipes import load_recipe
 
 WATCHED = tuple(str(Path(bitdistiller.__file__).parent / room) for room in ("distillation", "stages"))
+
+
+LAZY = [
+    "transformers.core_model_loading",
+    "transformers.models.llama.modeling_llama",
+    "transformers.quantizers.auto",
+    "torch.utils.tensorboard",
+    "deepspeed",
+]
+"""What the stage or its libraries import on their way, as far as it is installed."""
 
 
 def die(*_: object) -> None:
@@ -114,6 +125,33 @@ def die_writing(part: str, step: int) -> None:
     checkpoints.seal, checkpoints.prune, local.torch.save = doomed_seal, doomed_prune, doomed_write
 
 
+def fill(path: Path) -> None:
+    """Leave not one byte on the disk that `path` is on."""
+    with path.open("ab", buffering=0) as handle, contextlib.suppress(OSError):
+        for size in (1 << 16, 1 << 10, 1):
+            with contextlib.suppress(OSError):
+                while handle.write(bytes(size)) == size:
+                    pass
+
+
+def fill_after(path: Path, step: int | str) -> None:
+    """Fill the disk after an optimizer step, or after the last one when the result is about to be written."""
+    take, load_best = Loop._step, Saver.load_best
+
+    def filling_step(loop: Loop, index: int) -> dict[str, Any]:
+        event = take(loop, index)
+        if index + 1 == step:
+            fill(path)
+        return event
+
+    def filling_end(saver: Saver) -> int:
+        if step == "end":
+            fill(path)
+        return load_best(saver)
+
+    Loop._step, Saver.load_best = filling_step, filling_end
+
+
 def attempt(orders: dict[str, Any], answer: int) -> int:
     """One attempt in this process; its exit code."""
     lines = Lines(orders.get("line"))
@@ -121,13 +159,21 @@ def attempt(orders: dict[str, Any], answer: int) -> int:
         die_writing(orders["part"], orders["step"])
     elif "bytes" in orders:
         die_after_bytes(orders["bytes"], orders["step"])
+    elif "fill" in orders:
+        fill_after(Path(orders["fill"]), orders["step"])
     elif "line" in orders:
         lines.watch(orders.get("saving", False))
     inputs = Inputs(**{name: Path(path) for name, path in orders["inputs"].items()})
     error = None
     try:
         recipe = load_recipe(TrainRecipe, orders["recipe"], {})
-        run(recipe, inputs, output=Path(orders["output"]), work=orders.get("work"), time_budget=None)
+        run(
+            recipe,
+            inputs,
+            output=Path(orders["output"]),
+            work=Path(orders["work"]) if "work" in orders else None,
+            time_budget=None,
+        )
     except BitDistillerError as caught:
         error = caught
     sys.settrace(None)
@@ -165,6 +211,7 @@ def import_all(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    import_all(LAZY)
     with os.fdopen(int(sys.argv[1]), "w") as answers:
         for order in sys.stdin:
             answers.write(json.dumps(in_a_child(json.loads(order))) + "\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +20,40 @@ from bitdistiller.recipes import as_text
 SERVER = Path(__file__).with_name("doomed_train.py")
 
 
+DISK_MEGABYTES = 16
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+MOUNT_AND_RUN = 'mount -t tmpfs -o size="$1"m disk "$2" && shift 2 && exec "$@"'
+
+
+def mounting(directory: Path) -> list[str]:
+    """
+    The prefix of a command that is to see a disk of DISK_MEGABYTES as `directory`; empty where that cannot be.
+
+    The mount is in a namespace of the command's own, for which no privilege is needed where the kernel allows it.
+    """
+    prefix = [*NAMESPACE, MOUNT_AND_RUN, "sh", str(DISK_MEGABYTES), str(directory)]
+    if shutil.which(prefix[0]) is None or subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        return []
+    return prefix
+
+
+@dataclass
+class Disk:
+    """A disk that only the process `pid` sees, as `inside`."""
+
+    inside: Path
+    pid: int
+
+    @property
+    def outside(self) -> Path:
+        """The way to it from here."""
+        return Path(f"/proc/{self.pid}/root{self.inside}")
+
+
 class TrainServer:
     """A context manager; `log` is the file that the attempts' messages go to, `prefix` a command to start it under."""
+
+    disk: Disk | None = None
 
     def __init__(self, log: Path, prefix: Sequence[object] = ()) -> None:
         self.log, self.prefix = log, prefix

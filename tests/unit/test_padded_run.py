@@ -1,7 +1,7 @@
 """A group size that divides no layer, with `pad`: clip, train, export and load agree on every weight."""
 
 import torch
-from helpers.mixes import make_recipe, write_mix
+from helpers.mixes import make_recipe, tokenize_mix
 from helpers.tiny import SENTENCES
 from transformers import AutoModelForCausalLM
 
@@ -10,6 +10,7 @@ from bitdistiller.calibration import load_clip
 from bitdistiller.calibration import stage as clip_stage
 from bitdistiller.config import Calibration, ClipRecipe, ExportRecipe, Quantization
 from bitdistiller.distillation import stage as train_stage
+from bitdistiller.distillation.inputs import Inputs
 from bitdistiller.export import stage as export_stage
 from bitdistiller.formats import get_format
 
@@ -40,11 +41,10 @@ def test_from_the_model_to_the_packed_checkpoint(tiny_model, tmp_path):
     expected = PADDED_FORMAT.fake_quantize(padded.clamp(low, high).flatten(1)[:, :128], 48)
     assert torch.equal(clipped.get_submodule(down).weight, expected)
 
-    mix = write_mix(tmp_path / "mix")
+    tokens = tokenize_mix(tmp_path / "tokens", tiny_model)
     recipe = make_recipe().model_copy(update={"quantization": PADDED})
-    train_stage.run(
-        recipe, model=tiny_model, teacher=None, mix=mix, clip=tmp_path / "clip", output=tmp_path / "train", **life
-    )
+    inputs = Inputs(tiny_model, tiny_model, tokens, clip=tmp_path / "clip")
+    train_stage.run(recipe, inputs, output=tmp_path / "train", **life)
     student = tmp_path / "train" / "student"
     export_stage.run(weights=student, clip=None, output=tmp_path / "packed", **export)
     tokens = torch.arange(3, 35)[None]

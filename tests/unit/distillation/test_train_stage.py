@@ -9,55 +9,18 @@ import torch
 from helpers.mixes import STEPS, make_recipe, tokenize_mix
 from helpers.tiny import write_model
 from helpers.tokens import write_token_file
+from helpers.trainings import assert_same, saved, state
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from bitdistiller.distillation import checkpoints, gamma
-from bitdistiller.distillation import stage as train_stage
 from bitdistiller.distillation import student as student_module
 from bitdistiller.distillation import teacher as teacher_module
-from bitdistiller.distillation.inputs import Inputs
 from bitdistiller.distillation.loop import Loop
 from bitdistiller.errors import DeadlineReached, InputError
 from bitdistiller.stages import verify
 from bitdistiller.stages.deadline import Deadline
 from bitdistiller.stages.files import read_json, read_json_lines
-
-SAME = ("student/model.safetensors", "gamma.json", "history.jsonl", "digest.json")
-
-
-@pytest.fixture(scope="module")
-def train(tiny_model, tokens):
-    """`train(output, recipe=..., ...)`: the stage in this process; its output directory."""
-
-    def call(output, recipe=None, **changes):
-        given = {name: changes.pop(name) for name in ("work", "time_budget") if name in changes}
-        inputs = Inputs(**{"model": tiny_model, "teacher": tiny_model, "tokens": tokens, **changes})
-        train_stage.run(recipe or make_recipe(), inputs, output=output, **{"work": None, "time_budget": None, **given})
-        return output
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def undisturbed(train, tmp_path_factory):
-    """The output of a run that nothing happened to."""
-    return train(tmp_path_factory.mktemp("undisturbed") / "train")
-
-
-def state(output):
-    return output.with_name(f"{output.name}.work") / "state"
-
-
-def saved(output):
-    """Steps of the checkpoints that are there, whole or not."""
-    return list(checkpoints.steps(state(output)))
-
-
-def assert_same(output, undisturbed):
-    verify(output)
-    for name in SAME:
-        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
 def weights(output):
