@@ -12,7 +12,7 @@ from typing import Any
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.engines import Engine
 from bitdistiller.distillation.loop import Progressed
-from bitdistiller.distillation.world import World
+from bitdistiller.distillation.world import Elsewhere, World
 from bitdistiller.errors import InputError
 from bitdistiller.stages.files import write_json
 
@@ -47,7 +47,7 @@ class Saver:
             self.world.together(lambda: self.engine.save(checkpoint))
             self.world.lead(lambda: self._seal(checkpoint, state))
         except Exception as error:
-            if self.world.leads and checkpoints.is_disk_full(error, self.root):
+            if not isinstance(error, Elsewhere) and checkpoints.is_disk_full(error, self.root):
                 raise checkpoints.disk_full(checkpoint) from error
             raise
 

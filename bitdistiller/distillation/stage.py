@@ -155,12 +155,11 @@ class TrainingRun:
     def _finish(self) -> None:
         best = self.saver.load_best()
         state = self.engine.full_state()
-        if self.stage.leader is not None:
-            self._write(self.stage.leader, best, state)
-            checkpoints.drop_optimizer(self.stage.work, self.engine.optimizer_files)
-        self.world.barrier()
+        self.world.lead(lambda: self._write(best, state))
 
-    def _write(self, stage: Stage, best: int, state: State) -> None:
+    def _write(self, best: int, state: State) -> None:
+        stage = self.stage.leader
+        assert stage is not None
         student = stage.output_directory(STUDENT)
         write_student(skeleton(self.engine.model), state, student, self.recipe.quantization)
         AutoTokenizer.from_pretrained(self.inputs.model).save_pretrained(student)
@@ -174,3 +173,4 @@ class TrainingRun:
         stage.finish(
             counts=counts, details=self.journal.summary() | {"layout": self.steps.layout, "engine": self.engine.name}
         )
+        checkpoints.drop_optimizer(self.stage.work, self.engine.optimizer_files)

@@ -40,6 +40,25 @@ def stop_the_last_rank() -> None:
     Loop._timed_step = step
 
 
+def fill_the_last_disk() -> None:
+    """The last process alone has no room for its second checkpoint of DeepSpeed's."""
+    import errno
+
+    from bitdistiller.distillation.engines.zero import ZeroEngine
+
+    save = ZeroEngine.save
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def doomed(engine: ZeroEngine, checkpoint) -> None:
+        if engine.world.rank == engine.world.size - 1 and checkpoint.name != f"checkpoint-{STOPPED}":
+            engine.engine.checkpoint_engine.save = full
+        save(engine, checkpoint)
+
+    ZeroEngine.save = doomed
+
+
 def _is_plain(engine) -> None:
     from torch.distributed.tensor import DTensor
 

@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 from helpers import ranks
-from helpers.engine_patches import STOPPED, check_kind, stop_the_last_rank
+from helpers.engine_patches import STOPPED, check_kind, fill_the_last_disk, stop_the_last_rank
 from helpers.mixes import make_recipe
 from helpers.processes import finish, start, wait_for
 from helpers.tiny import write_model
@@ -146,6 +146,17 @@ def test_zero_says_what_to_do_about_another_number(command, stop, tmp_path):
             f"start {wrote} again, or delete {state(output)} to start anew (engine: fsdp can change the number)" in line
         )
         assert "Traceback" not in text
+
+
+@NEEDS_DEEPSPEED
+def test_one_of_zero_without_room_stops_all_and_loses_nothing(command, tmp_path):
+    output = tmp_path / "train"
+    codes, text = ranks.run(command(output, engine="zero2"), 2, tmp_path / "log", fill_the_last_disk)
+    assert codes == [1, 1], text
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    assert f"checkpoint-{STEPS}: the disk is full; the checkpoint of step {STOPPED} is whole" in line
+    assert "Traceback" not in text
+    assert list(checkpoints.steps(state(output))) == [STOPPED]
 
 
 def test_the_engine_single_is_refused_on_all_of_several(command, tmp_path):
