@@ -85,9 +85,9 @@ class Saver:
             )
         if processes != self.world.size and not self.engine.reshards:
             raise InputError(
-                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; ZeRO's "
-                f"shards belong to their processes: start {processes} again, or delete {self.root} to start anew "
-                "(engine: fsdp can change the number)"
+                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; its shards "
+                f"belong to their processes: start {processes} again, or delete {self.root} to start anew "
+                "(engine: fsdp with optimizer: adamw can change the number)"
             )
 
     def load_best(self) -> int:

@@ -13,6 +13,7 @@ from helpers.engine_patches import STOPPED, check_kind, fill_the_last_disk, stop
 from helpers.mixes import make_recipe
 from helpers.processes import finish, start, wait_for
 from helpers.tiny import write_model
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from bitdistiller.config import TokenizeRecipe, Training
@@ -197,6 +198,20 @@ def test_every_kind_of_training_on_every_engine(engine, options, train, stop, tm
     assert_same_curve(whole, train(tmp_path / "alone", 1, **options), 1e-6 if exact else 3e-2)
     resumed = stop(tmp_path / "stopped", 2, engine=engine, **options)
     assert_identical(train(resumed, 2, engine=engine, **options), whole)
+
+
+@pytest.mark.slow
+@NEEDS_TORCHAO
+def test_eight_bit_shards_are_not_cut_anew(command, stop, tmp_path):
+    output = stop(tmp_path / "train", 2, engine="fsdp", optimizer="adamw-8bit")
+    codes, text = ranks.run(command(output, engine="fsdp", optimizer="adamw-8bit"), 1, tmp_path / "log")
+    assert codes == [2]
+    assert "start 2 again" in text
+
+
+def test_eight_bit_moments_are_not_offloaded():
+    with pytest.raises(ValidationError, match="offload: optimizer takes no optimizer: adamw-8bit; accepted: adamw"):
+        Training(engine="zero2", offload="optimizer", optimizer="adamw-8bit")
 
 
 @pytest.mark.slow
