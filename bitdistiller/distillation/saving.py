@@ -85,8 +85,8 @@ class Saver:
             )
         if processes != self.world.size and not self.engine.reshards:
             raise InputError(
-                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; its shards "
-                f"belong to their processes: start {processes} again, or delete {self.root} to start anew "
+                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; its "
+                f"shards belong to their processes: start {processes} again, or delete {self.root} to start anew "
                 "(engine: fsdp with optimizer: adamw can change the number)"
             )
 

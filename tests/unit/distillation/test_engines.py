@@ -123,7 +123,7 @@ def test_two_processes_train_as_one_and_go_on_bit_identically(engine, train, sto
 
 
 def test_another_number_of_processes_goes_on(train, stop, alone, tmp_path):
-    for engine in ("auto", "fsdp"):
+    for engine in ("auto", "ddp", "fsdp"):
         stopped = stop(tmp_path / engine, 2, engine=engine)
         assert_same_curve(train(stopped, 1, engine=engine), alone)
     stopped = stop(tmp_path / "one", 1, engine="fsdp")
