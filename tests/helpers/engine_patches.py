@@ -59,6 +59,23 @@ def fill_the_last_disk() -> None:
     ZeroEngine.save = doomed
 
 
+def spoil_a_gradient() -> None:
+    """After the first save, the gradients of the last process of ZeRO are no numbers; its losses still are."""
+    from bitdistiller.distillation.engines.zero import ZeroEngine
+    from bitdistiller.distillation.loop import Loop
+
+    step, backward = Loop._step, ZeroEngine.backward
+
+    def noted(loop: Loop, index: int) -> dict:
+        loop.engine.spoiled = index == STOPPED and loop.world.rank == loop.world.size - 1
+        return step(loop, index)
+
+    def spoiled(engine: ZeroEngine, loss) -> None:
+        backward(engine, loss * float("nan") if engine.spoiled else loss)
+
+    Loop._step, ZeroEngine.backward = noted, spoiled
+
+
 def _is_plain(engine) -> None:
     from torch.distributed.tensor import DTensor
 

@@ -9,7 +9,7 @@ import signal
 import psutil
 import pytest
 from helpers import ranks
-from helpers.engine_patches import STOPPED, check_kind, fill_the_last_disk, stop_the_last_rank
+from helpers.engine_patches import STOPPED, check_kind, fill_the_last_disk, spoil_a_gradient, stop_the_last_rank
 from helpers.mixes import make_recipe
 from helpers.processes import finish, start, wait_for
 from helpers.tiny import write_model
@@ -160,10 +160,21 @@ def test_one_of_zero_without_room_stops_all_and_loses_nothing(command, tmp_path)
     assert list(checkpoints.steps(state(output))) == [STOPPED]
 
 
+@NEEDS_DEEPSPEED
+def test_zero_which_cannot_skip_a_step_stops_at_a_gradient_that_is_no_number(command, tmp_path):
+    output = tmp_path / "train"
+    codes, text = ranks.run(command(output, engine="zero2"), 2, tmp_path / "log", spoil_a_gradient)
+    assert codes == [1, 1], text
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    assert f"train: diverged at step {STOPPED + 1}: loss or gradient not finite for 1 step" in line
+    assert list(checkpoints.steps(state(output))) == [STOPPED]
+
+
 def test_the_engine_single_is_refused_on_all_of_several(command, tmp_path):
     codes, text = ranks.run(command(tmp_path / "train", engine="single"), 2, tmp_path / "log")
     assert codes == [2, 2]
-    assert "error: training.engine: single is one process, 2 were started; accepted: ddp, fsdp, zero2, zero3" in text
+    (line,) = text.splitlines()
+    assert line == "error: training.engine: single is one process, 2 were started; accepted: ddp, fsdp, zero2, zero3"
 
 
 def test_one_is_killed_then_all_end_and_the_next_start_is_bit_identical(command, train, tmp_path):
