@@ -410,6 +410,8 @@ class Training(Section):
         if self.offload != "none" and self.engine not in fitting[self.offload]:
             accepted = " or ".join(fitting[self.offload])
             raise ValueError(f"offload: {self.offload} needs engine {accepted}, not {self.engine}")
+        if self.offload != "none" and self.optimizer == "adamw-8bit":
+            raise ValueError(f"offload: {self.offload} takes no optimizer: adamw-8bit; accepted: adamw")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import Any
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.engines import Engine, engine_class
 from bitdistiller.distillation.loop import Progressed
-from bitdistiller.distillation.world import World
+from bitdistiller.distillation.world import Elsewhere, World
 from bitdistiller.errors import InputError
 from bitdistiller.stages.files import write_json
 
@@ -48,7 +48,7 @@ class Saver:
             self.world.together(lambda: self.engine.save(checkpoint))
             self.world.lead(lambda: self._seal(checkpoint, state))
         except Exception as error:
-            if self.world.leads and checkpoints.is_disk_full(error, self.root):
+            if not isinstance(error, Elsewhere) and checkpoints.is_disk_full(error, self.root):
                 raise checkpoints.disk_full(checkpoint) from error
             raise
 
@@ -96,9 +96,9 @@ class Saver:
             )
         if processes != self.world.size and not self.engine.reshards:
             raise InputError(
-                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; ZeRO's "
+                f"{newest}: written by {processes} processes of {wrote}, and this job has {self.world.size}; its "
                 f"shards belong to their processes: start {processes} again, or delete {self.root} to start anew "
-                "(engine: fsdp can change the number)"
+                "(engine: fsdp with optimizer: adamw can change the number)"
             )
 
     def load_best(self) -> int:

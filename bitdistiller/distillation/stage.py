@@ -14,6 +14,7 @@ from bitdistiller.config import TrainRecipe
 from bitdistiller.data.tokens import TokenFile
 from bitdistiller.distillation import checkpoints, gamma
 from bitdistiller.distillation.clock import Clock, time_quantiser
+from bitdistiller.distillation.divergence import Diverged
 from bitdistiller.distillation.engines import Engine, choose, engine_class
 from bitdistiller.distillation.engines.base import State
 from bitdistiller.distillation.heads import Head, check_head
@@ -45,7 +46,7 @@ def run(recipe: TrainRecipe, inputs: Inputs, *, output: Path, work: Path | None,
     """Distil the teacher into the quantised student on the token file; every process of a run calls this."""
     world = World.join(alone=recipe.training.engine not in ("auto", "single"))
     try:
-        engine = engine_class(choose(recipe.training.engine, world.size))
+        engine = engine_class(world.lead(lambda: engine_class(choose(recipe.training.engine, world.size)).name))
         world.lead(lambda: check_inputs(recipe, inputs, engine.name, world))
         settings: dict[str, Any] = {"version": 2, "recipe": recipe, "inputs": inputs.paths, "output": output}
         with open_shared_stage(world, "train", time_budget=time_budget, work=work, **settings) as stage:
@@ -146,7 +147,12 @@ class TrainingRun:
                 if bar is not None and "seconds" in values:
                     bar.advance(1, self.journal.note())
 
-            return self.loop.run(self.stage.deadline.is_due, self._save, watch)
+            try:
+                return self.loop.run(self.stage.deadline.is_due, self._save, watch)
+            except Diverged as error:
+                if self.world.leads:
+                    raise
+                raise self.world.elsewhere(error.exit_code) from error  # all see the same numbers; the leader says so
 
     def _open_journal(self, leader: Stage | None) -> Journal:
         attempt = len(leader.attempts.history()) if leader else 0
@@ -167,12 +173,11 @@ class TrainingRun:
     def _finish(self) -> None:
         best = self.saver.load_best()
         state = self.engine.full_state()
-        if self.stage.leader is not None:
-            self._write(self.stage.leader, best, state)
-            checkpoints.drop_optimizer(self.stage.work, self.engine.optimizer_files)
-        self.world.barrier()
+        self.world.lead(lambda: self._write(best, state))
 
-    def _write(self, stage: Stage, best: int, state: State) -> None:
+    def _write(self, best: int, state: State) -> None:
+        stage = self.stage.leader
+        assert stage is not None
         student = stage.output_directory(STUDENT)
         write_student(skeleton(self.engine.model), state, student, self.recipe.quantization)
         AutoTokenizer.from_pretrained(self.inputs.model).save_pretrained(student)
@@ -186,3 +191,4 @@ class TrainingRun:
         stage.finish(
             counts=counts, details=self.journal.summary() | {"layout": self.steps.layout, "engine": self.engine.name}
         )
+        checkpoints.drop_optimizer(self.stage.work, self.engine.optimizer_files)

@@ -40,6 +40,42 @@ def stop_the_last_rank() -> None:
     Loop._timed_step = step
 
 
+def fill_the_last_disk() -> None:
+    """The last process alone has no room for its second checkpoint of DeepSpeed's."""
+    import errno
+
+    from bitdistiller.distillation.engines.zero import ZeroEngine
+
+    save = ZeroEngine.save
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def doomed(engine: ZeroEngine, checkpoint) -> None:
+        if engine.world.rank == engine.world.size - 1 and checkpoint.name != f"checkpoint-{STOPPED}":
+            engine.engine.checkpoint_engine.save = full
+        save(engine, checkpoint)
+
+    ZeroEngine.save = doomed
+
+
+def spoil_a_gradient() -> None:
+    """After the first save, the gradients of the last process of ZeRO are no numbers; its losses still are."""
+    from bitdistiller.distillation.engines.zero import ZeroEngine
+    from bitdistiller.distillation.loop import Loop
+
+    step, backward = Loop._step, ZeroEngine.backward
+
+    def noted(loop: Loop, index: int) -> dict:
+        loop.engine.spoiled = index == STOPPED and loop.world.rank == loop.world.size - 1
+        return step(loop, index)
+
+    def spoiled(engine: ZeroEngine, loss) -> None:
+        backward(engine, loss * float("nan") if engine.spoiled else loss)
+
+    Loop._step, ZeroEngine.backward = noted, spoiled
+
+
 def _is_plain(engine) -> None:
     from torch.distributed.tensor import DTensor
 

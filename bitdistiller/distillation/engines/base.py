@@ -26,8 +26,6 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
-    reshards: ClassVar[bool] = False
-    """Whether a checkpoint can be resumed by another number of processes."""
     can_skip: ClassVar[bool] = True
     """Whether the gradients of a step can be thrown away after they were reduced."""
     needs_group: ClassVar[bool] = False
@@ -38,6 +36,11 @@ class Engine(ABC):
         """`groups(model)` gives the optimizer's parameter groups, each with its peak learning rate as `lr`."""
         self.student, self.training, self.world = student, training, world
         self._prepare(groups)
+
+    @property
+    def reshards(self) -> bool:
+        """Whether a checkpoint can be resumed by another number of processes."""
+        return False
 
     @property
     def model(self) -> nn.Module:

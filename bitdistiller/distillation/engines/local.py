@@ -25,8 +25,11 @@ class SingleEngine(Engine):
     """One process."""
 
     name: ClassVar[str] = "single"
-    reshards: ClassVar[bool] = True
     optimizer_files: ClassVar[tuple[str, ...]] = (OPTIMIZER,)
+
+    @property
+    def reshards(self) -> bool:
+        return True
 
     def _prepare(self, groups: Groups) -> None:
         self.student.to(self.world.device)

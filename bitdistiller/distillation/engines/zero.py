@@ -96,7 +96,8 @@ class ZeroEngine(Engine):
         return math.nan if norm is None or norm < 0 else float(norm)
 
     def save(self, checkpoint: Path) -> None:
-        self.engine.save_checkpoint(str(checkpoint), tag=TAG, save_latest=False)
+        with raising_afterwards(self.engine.checkpoint_engine):
+            self.engine.save_checkpoint(str(checkpoint), tag=TAG, save_latest=False)
 
     def load(self, checkpoint: Path) -> None:
         self._load(checkpoint)
@@ -145,6 +146,30 @@ class Zero3Engine(ZeroEngine):
                 if self.world.leads:
                     state[name] = parameter.detach().cpu().clone()
         return state
+
+
+@contextmanager
+def raising_afterwards(writer: Any) -> Iterator[None]:
+    """
+    Let the first error of `writer.save` come at the end of the block.
+
+    DeepSpeed's processes meet at barriers while they write; one that left earlier would let the others wait for it.
+    """
+    write, errors = writer.save, []
+
+    def save(*values: Any, **options: Any) -> Any:
+        try:
+            return write(*values, **options)
+        except Exception as error:
+            errors.append(error)
+
+    writer.save = save
+    try:
+        yield
+    finally:
+        writer.save = write
+    if errors:
+        raise errors[0]
 
 
 def import_deepspeed() -> Any:

@@ -9,10 +9,11 @@ import signal
 import psutil
 import pytest
 from helpers import ranks
-from helpers.engine_patches import STOPPED, check_kind, stop_the_last_rank
+from helpers.engine_patches import STOPPED, check_kind, fill_the_last_disk, spoil_a_gradient, stop_the_last_rank
 from helpers.mixes import make_recipe
 from helpers.processes import finish, start, wait_for
 from helpers.tiny import write_model
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from bitdistiller.config import TokenizeRecipe, Training
@@ -122,7 +123,7 @@ def test_two_processes_train_as_one_and_go_on_bit_identically(engine, train, sto
 
 
 def test_another_number_of_processes_goes_on(train, stop, alone, tmp_path):
-    for engine in ("auto", "fsdp"):
+    for engine in ("auto", "ddp", "fsdp"):
         stopped = stop(tmp_path / engine, 2, engine=engine)
         assert_same_curve(train(stopped, 1, engine=engine), alone)
     stopped = stop(tmp_path / "one", 1, engine="fsdp")
@@ -148,10 +149,32 @@ def test_zero_says_what_to_do_about_another_number(command, stop, tmp_path):
         assert "Traceback" not in text
 
 
+@NEEDS_DEEPSPEED
+def test_one_of_zero_without_room_stops_all_and_loses_nothing(command, tmp_path):
+    output = tmp_path / "train"
+    codes, text = ranks.run(command(output, engine="zero2"), 2, tmp_path / "log", fill_the_last_disk)
+    assert codes == [1, 1], text
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    assert f"checkpoint-{STEPS}: the disk is full; the checkpoint of step {STOPPED} is whole" in line
+    assert "Traceback" not in text
+    assert list(checkpoints.steps(state(output))) == [STOPPED]
+
+
+@NEEDS_DEEPSPEED
+def test_zero_which_cannot_skip_a_step_stops_at_a_gradient_that_is_no_number(command, tmp_path):
+    output = tmp_path / "train"
+    codes, text = ranks.run(command(output, engine="zero2"), 2, tmp_path / "log", spoil_a_gradient)
+    assert codes == [1, 1], text
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    assert f"train: diverged at step {STOPPED + 1}: loss or gradient not finite for 1 step" in line
+    assert list(checkpoints.steps(state(output))) == [STOPPED]
+
+
 def test_the_engine_single_is_refused_on_all_of_several(command, tmp_path):
     codes, text = ranks.run(command(tmp_path / "train", engine="single"), 2, tmp_path / "log")
     assert codes == [2, 2]
-    assert "error: training.engine: single is one process, 2 were started; accepted: ddp, fsdp, zero2, zero3" in text
+    (line,) = text.splitlines()
+    assert line == "error: training.engine: single is one process, 2 were started; accepted: ddp, fsdp, zero2, zero3"
 
 
 def test_one_is_killed_then_all_end_and_the_next_start_is_bit_identical(command, train, tmp_path):
@@ -186,6 +209,20 @@ def test_every_kind_of_training_on_every_engine(engine, options, train, stop, tm
     assert_same_curve(whole, train(tmp_path / "alone", 1, **options), 1e-6 if exact else 3e-2)
     resumed = stop(tmp_path / "stopped", 2, engine=engine, **options)
     assert_identical(train(resumed, 2, engine=engine, **options), whole)
+
+
+@pytest.mark.slow
+@NEEDS_TORCHAO
+def test_eight_bit_shards_are_not_cut_anew(command, stop, tmp_path):
+    output = stop(tmp_path / "train", 2, engine="fsdp", optimizer="adamw-8bit")
+    codes, text = ranks.run(command(output, engine="fsdp", optimizer="adamw-8bit"), 1, tmp_path / "log")
+    assert codes == [2]
+    assert "start 2 again" in text
+
+
+def test_eight_bit_moments_are_not_offloaded():
+    with pytest.raises(ValidationError, match="offload: optimizer takes no optimizer: adamw-8bit; accepted: adamw"):
+        Training(engine="zero2", offload="optimizer", optimizer="adamw-8bit")
 
 
 @pytest.mark.slow
