@@ -50,7 +50,7 @@ def test_an_attempts_log_that_cannot_be_written_hides_no_error(tmp_path, monkeyp
         raise full("attempts.jsonl")
 
     monkeypatch.setattr(Attempts, "end", end)
-    with pytest.raises(DiskFull, match="^weights: the disk is full"):
+    with pytest.raises(DiskFull, match=r"^weights: the disk is full"):
         attempt(tmp_path / "out", full("weights"))
 
 
