@@ -119,3 +119,33 @@ def test_other_processes_write_nothing(tmp_path, tick):
         write(journal, [1], tick)
         journal.log_summary()
     assert not list(tmp_path.iterdir())
+
+
+class Full:
+    """A file on a full disk."""
+
+    def __init__(self):
+        self.closed = False
+
+    def write(self, *_):
+        raise OSError(28, "No space left on device")
+
+    flush = write
+
+    def close(self):
+        self.closed = True
+        self.write()
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_a_full_disk_hides_no_earlier_error_and_closes_everything(tmp_path, error):
+    journal, board = Journal(tmp_path, 1).__enter__(), Full()
+    journal._handle.close()
+    journal._handle, journal._board = Full(), board
+    if error is None:
+        with pytest.raises(OSError, match="No space left"):
+            journal.__exit__(None, None, None)
+    else:
+        journal.__exit__(error, error("first"), None)
+    assert board.closed
+    assert journal._handle is None or error is None
