@@ -143,9 +143,7 @@ def test_zero_says_what_to_do_about_another_number(command, stop, tmp_path):
         assert codes == [2] * count, text
         (line,) = [line for line in text.splitlines() if line.startswith("error:")]
         assert f"written by {wrote} processes of zero2, and this job has {count}" in line
-        assert (
-            f"start {wrote} again, or delete {state(output)} to start anew (engine: fsdp can change the number)" in line
-        )
+        assert f"start {wrote} again, or delete {state(output)} to start anew (engine: fsdp with" in line
         assert "Traceback" not in text
 
 
