@@ -80,7 +80,8 @@ class Loop:
         self.training, self.engine, self.steps = training, engine, steps
         self.objective, self.world, self.clock = objective, world, clock
         self.state = Progressed()
-        self.divergence = Divergence(training.divergence_patience)
+        # An engine that cannot take its gradients back cannot skip a step either.
+        self.divergence = Divergence(training.divergence_patience if engine.can_skip else 1)
 
     def run(
         self,
@@ -151,11 +152,8 @@ class Loop:
     def _update(self, loss: float, factor: float, rate: float, step: int) -> tuple[float, bool]:
         bad = not math.isfinite(loss)
         if bad and not self.engine.can_skip:
-            self.divergence.patience = 1  # this engine cannot take its gradients back
             self.divergence.observe(loss, math.nan, step, rate)
         norm = self.engine.step(factor, bad)
-        if not math.isfinite(norm) and not self.engine.can_skip:
-            self.divergence.patience = 1
         return norm, self.divergence.observe(loss, norm, step, rate)
 
     @torch.no_grad()

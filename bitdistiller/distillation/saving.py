@@ -31,14 +31,8 @@ class Saver:
     def __init__(
         self, root: Path, keep: int, engine: Engine, world: World, gamma: dict[str, Any], sealed: Callable[[], None]
     ) -> None:
-        self.root, self.keep, self.engine, self.world, self.gamma, self.sealed = (
-            root,
-            keep,
-            engine,
-            world,
-            gamma,
-            sealed,
-        )
+        self.root, self.keep, self.engine, self.world = root, keep, engine, world
+        self.gamma, self.sealed = gamma, sealed
 
     def save(self, state: Progressed) -> None:
         """Write `checkpoint-<step>`, its marker last, then remove those no longer needed. Raises DiskFull."""
