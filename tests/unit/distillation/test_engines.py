@@ -20,6 +20,7 @@ from bitdistiller.config import TokenizeRecipe, Training
 from bitdistiller.data.tokenize_stage import run as tokenize
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.engines import zero
+from bitdistiller.distillation.processes import free_port
 from bitdistiller.distillation.world import World
 from bitdistiller.recipes import as_text
 from bitdistiller.stages import verify
@@ -237,8 +238,8 @@ def test_offload_changes_nothing(engine, offload, train, stop, alone, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_starts_it(command, train, alone, tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "bitdistiller"]
-    code, text = finish(start(*torchrun, *command(tmp_path / "train"), CUDA_VISIBLE_DEVICES=""), 300)
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m"]
+    code, text = finish(start(*torchrun, "bitdistiller", *command(tmp_path / "train"), CUDA_VISIBLE_DEVICES=""), 300)
     assert code == 0, text
     assert_same_curve(tmp_path / "train", alone)
     assert read_json(tmp_path / "train" / "provenance.json")["details"]["engine"] == "ddp"
