@@ -40,7 +40,9 @@ def warm_start(model, rows, start, *, batch_size, epochs, rates, bits, group_siz
         grids = {name: tuple(x.clone().requires_grad_() for x in grid) for name, grid in grids.items()}
         groups = [list(block.parameters()), [s for s, _ in grids.values()], [z for _, z in grids.values()]]
         optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=True)], weight_decay=0.0
+            [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=True)],
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
         )
         steps, order = epochs * (len(rows) // batch_size), torch.Generator().manual_seed(seed + index)
 

@@ -18,6 +18,8 @@ from bitdistiller.formats import get_format
 from bitdistiller.layers import quantize_block
 
 MAX_GRADIENT_NORM = 1.0
+OPTIMIZER = Training(adam_beta2=0.99)
+"""AdamW; a block sees a few hundred to a few thousand steps, in which its gradients fall fast."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def train_block(
     `stepped` is called after every step and may raise.
     """
     options, device = recipe.warm_start, block.walk.device
-    optimizer = make_optimizer(parameter_groups(block.module, options), Training())
+    optimizer = make_optimizer(parameter_groups(block.module, options), OPTIMIZER)
     parameters = list(block.module.parameters())
     energy, total, step = mean_square(targets), options.epochs * len(inputs), 0
     order = torch.Generator().manual_seed(options.seed + block.index)
