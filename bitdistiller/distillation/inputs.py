@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bitdistiller.config import Training, TrainRecipe
+from bitdistiller.config import Quantization, Training, TrainRecipe
 from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.data.tokens import read_counts
@@ -17,6 +18,8 @@ from bitdistiller.distillation.fitting import check_memory
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
+from bitdistiller.formats import resolve_group_size
+from bitdistiller.layers import quantized_linear_names
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs, engine: str, world: World)
     for directory in dict.fromkeys((inputs.model, inputs.teacher)):
         check_layout(directory)
     check_vocabularies(inputs)
+    check_group_size(recipe.quantization, inputs.model)
     training = recipe.training
     _check_options(training, inputs)
     if inputs.cache:
@@ -66,11 +70,22 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs, engine: str, world: World)
     )
 
 
+def check_group_size(quantization: Quantization, model: Path) -> None:
+    """The group size divides the input features of every layer that is to be quantised, or is padded."""
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    for name in quantized_linear_names(plain):
+        width = plain.get_submodule(name).in_features
+        resolve_group_size(width, quantization.group_size, name, quantization.pad)
+
+
 def _check_options(training: Training, inputs: Inputs) -> None:
     """The directories that a recipe asks for are there, and no others."""
     cached = training.teacher == "cached"
     if cached != bool(inputs.cache):
-        wanted = "give every shard of cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
+        wanted = (
+            "give every shard of the stage cache-teacher (--cache)" if cached else "drop --cache, or set it to cached"
+        )
         raise InputError(f"training.teacher: {training.teacher}; {wanted}")
     if (training.warm_start is None) != (inputs.warm_start is None):
         wanted = "takes no --warm-start" if inputs.warm_start else "needs the output of the stage (--warm-start)"

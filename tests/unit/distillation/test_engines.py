@@ -16,8 +16,7 @@ from helpers.tiny import write_model
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from bitdistiller.config import TokenizeRecipe, Training
-from bitdistiller.data.tokenize_stage import run as tokenize
+from bitdistiller.config import Training
 from bitdistiller.distillation import checkpoints
 from bitdistiller.distillation.engines import zero
 from bitdistiller.distillation.processes import free_port
@@ -35,10 +34,8 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def command(tiny_model, mix, tmp_path_factory):
+def command(tiny_model, tokens):
     """`command(output, model=..., **training)`: 3 micro-batches a step, so one of two processes has an empty one."""
-    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
-    tokenize(TokenizeRecipe(max_length=32), model=tiny_model, mix=mix, output=tokens, work=None, time_budget=None)
     usual = {"max_steps": STEPS, "batch_size": 6, "evaluate_every": 2, "batching": "padded"}
 
     def make(output, model=tiny_model, **training):

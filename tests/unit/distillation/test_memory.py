@@ -144,7 +144,7 @@ def test_the_table_has_every_row_and_the_total(seven):
     lines = expected.table().splitlines()
     assert lines[0] == "expected memory in GB (zero2, 2 processes, 8 x 1024 tokens):"
     assert len(lines) == 1 + len(expected.rows) + 2
-    assert lines[1].split() == ["student's", "weights", "26.954"]
+    assert lines[1].split() == ["student's", "weights", "26.95"]
     assert [line.endswith(" host") for line in lines[1:-2]] == [row.on_host for row in expected.rows]
     assert lines[-2].startswith("  total on each GPU")
 

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from bitdistiller.distillation import checkpoints, gamma
 from bitdistiller.distillation import student as student_module
 from bitdistiller.distillation import teacher as teacher_module
+from bitdistiller.distillation.inputs import Inputs
 from bitdistiller.distillation.loop import Loop
 from bitdistiller.errors import DeadlineReached, InputError
 from bitdistiller.stages import verify
@@ -196,7 +197,10 @@ def test_without_evaluation_the_last_checkpoint_is_the_result(train, tmp_path):
 def test_bfloat16_and_gradient_checkpointing(train, cut, undisturbed, tiny_model, tmp_path):
     """Both run and resume; recomputed activations change nothing, bfloat16 little."""
     recipe = make_recipe(gradient_checkpointing=True)
-    assert student_module.load_student(recipe, tiny_model, None).is_activation_checkpointing
+    inputs = Inputs(tiny_model, tiny_model, tiny_model)
+    assert student_module.make_student(
+        student_module.load_plain(tiny_model), recipe, inputs
+    ).is_activation_checkpointing
     recomputed = train(tmp_path / "recomputed", recipe=recipe)
     for name, weight in weights(undisturbed).items():
         torch.testing.assert_close(weights(recomputed)[name], weight, rtol=0, atol=1e-5)
