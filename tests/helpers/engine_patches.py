@@ -29,7 +29,7 @@ def stop_the_last_rank() -> None:
     from bitdistiller.distillation.loop import Loop
 
     check_kind()
-    timed_step = Loop._timed_step
+    timed_step = Loop.timed_step
 
     def step(loop: Loop) -> dict:
         event = timed_step(loop)
@@ -37,7 +37,7 @@ def stop_the_last_rank() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return event
 
-    Loop._timed_step = step
+    Loop.timed_step = step
 
 
 def fill_the_last_disk() -> None:
