@@ -102,16 +102,18 @@ def prune(root: Path, keep: int) -> None:
 
 def drop_optimizer(root: Path, patterns: Iterable[str]) -> None:
     """
-    Remove from every checkpoint the files that only a resumed training needs, once the training is finished.
+    Remove from every checkpoint the files and folders that only a resumed training needs, once the training is finished.
 
     Their hashes go first, so that a checkpoint is whole at any moment.
     """
     for checkpoint in steps(root).values():
-        dropped = {path.relative_to(checkpoint).as_posix() for pattern in patterns for path in checkpoint.glob(pattern)}
+        dropped = [path for pattern in patterns for path in checkpoint.glob(pattern)]
+        prefixes = tuple(path.relative_to(checkpoint).as_posix() for path in dropped)
         sealed = read_json(checkpoint / MARKER)
-        write_json(checkpoint / MARKER, {name: entry for name, entry in sealed.items() if name not in dropped})
-        for name in dropped:
-            (checkpoint / name).unlink()
+        kept = {name: entry for name, entry in sealed.items() if not (prefixes and name.startswith(prefixes))}
+        write_json(checkpoint / MARKER, kept)
+        for path in dropped:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def is_disk_full(error: BaseException, root: Path) -> bool:

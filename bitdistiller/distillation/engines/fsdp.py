@@ -32,7 +32,7 @@ class FsdpEngine(Engine):
 
     name: ClassVar[str] = "fsdp"
     needs_group: ClassVar[bool] = True
-    optimizer_files: ClassVar[tuple[str, ...]] = (f"{OPTIMIZER}/*",)
+    optimizer_files: ClassVar[tuple[str, ...]] = (OPTIMIZER,)
 
     @property
     def reshards(self) -> bool:
