@@ -102,7 +102,7 @@ def prune(root: Path, keep: int) -> None:
 
 def drop_optimizer(root: Path, patterns: Iterable[str]) -> None:
     """
-    Remove from every checkpoint the files and folders that only a resumed training needs, once the training is finished.
+    Remove from every checkpoint what only a resumed training needs, files and folders, once training is finished.
 
     Their hashes go first, so that a checkpoint is whole at any moment.
     """
