@@ -47,7 +47,7 @@ from bitdistiller.layers import quantize_linears, quantized_linear_names
 from bitdistiller.stages import DIGEST
 from bitdistiller.stages.files import write_json
 
-GAMMA, STEPS, WARM_UP, TURNS = 0.4, 6, 1, 3
+GAMMA, STEPS, WARM_UP, TURNS = 0.4, 4, 1, 2
 A100_BFLOAT16, H100_BFLOAT16 = 312e12, 989e12
 PAPER_TOKENS = 26.2e6
 
