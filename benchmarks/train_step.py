@@ -127,7 +127,6 @@ def row(device: str, name: str, kind: str, results: list[dict], found: dict[str,
         "peak_mib": number(peak),
         "share_of_naive_peak": number(peak / median(naive, "peak_mib")) if naive else "",
         "padding": number(results[0]["padding"]),
-        "loss": f"{results[0]['loss']:.5f}",
     }
     for section in ("teacher", "student", "quantiser", "loss", "optimizer"):
         line[section] = number(results[0]["shares"][section]) if "shares" in results[0] else ""
