@@ -73,9 +73,9 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     "train_step": (
         "A training step",
         "`python benchmarks/train_step.py`: INT2, group 128, CAKLD, random weights, float32 on a CPU; steps of 16 "
-        "sequences of an eighth to the full length (255 or 256 tokens). *Naive* is the published recipe in plain torch: "
+        "sequences of an eighth to the full length (255 or 256). *Naive* is the published recipe in plain torch: "
         "fake quantisation by autograd, logits of all positions, a live teacher, padding to the longest. Ours packs; "
-        "*cached* reads the teacher's hidden states from the disk. Medians of 2 turns, each a fresh process of 4 steps; "
+        "*cached* reads the teacher's hidden states from disk. Medians of 2 turns, each a fresh process of 4 steps; "
         "peak is memory beyond the imports. Shares of time are those of the last step.",
         {
             "Device": "device",
