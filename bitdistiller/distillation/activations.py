@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bitdistiller.distillation.shapes import Shapes
+from bitdistiller.distillation.signals import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 
 STREAM = 4
 """Bytes of a value of the residual stream and the norms."""
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
-"""Bytes of the logits of one chunk of the loss."""
 CHUNK_COPIES = 8
-"""Tensors of that size alive at once: logits, log-probabilities and probabilities of both, and the gradient."""
+"""Tensors of a chunk's logits alive at once: logits, log-probabilities and probabilities of both, and the gradient."""
 
 
 def layer_bytes(model: Shapes, product_bytes: int) -> float:
@@ -62,5 +61,5 @@ def loss_bytes(
         product_bytes * student.head_parameters if product_bytes < STREAM else 0
     )
     row = 4 * student.vocabulary
-    chunk = min(CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]), tokens * row)
+    chunk = min(CHUNK_BYTES.get(device, DEVICE_CHUNK_BYTES), tokens * row)
     return tokens * hidden + heads + CHUNK_COPIES * chunk

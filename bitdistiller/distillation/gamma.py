@@ -24,11 +24,6 @@ from bitdistiller.distillation.teacher import Teacher
 from bitdistiller.distillation.world import World
 
 
-def is_measured(training: Training) -> bool:
-    """Whether the teacher has to be asked."""
-    return isinstance(training.gamma, str) and any(loss.needs_gamma for loss, _ in resolve(training.loss))
-
-
 @torch.no_grad()
 def measure(training: Training, teacher: Teacher | None, steps: Steps, world: World) -> dict[str, Any]:
     """`gamma`, its definition, and over how many samples it was taken; the same on every process."""

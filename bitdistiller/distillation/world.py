@@ -64,10 +64,6 @@ class World:
         """Whether this process writes the files that all share."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait for all."""
-        self.any(False)
-
     def any(self, flag: bool) -> bool:
         """Whether one process at least says yes; all get the same answer."""
         return bool(self.sum(float(flag))[0] > 0) if self.size > 1 else flag
