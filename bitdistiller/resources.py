@@ -1,4 +1,4 @@
-"""What a job asks the scheduler for: what the experiment gives its stage, grown where only more helps, in a cluster's words."""
+"""What a job asks the scheduler for: what the experiment gives its stage, grown where only more helps."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class ClusterSettings:
 
 
 def cluster_settings(default_resources: Mapping[str, object]) -> ClusterSettings:
-    """The settings among a profile's default resources, values or Snakemake's wrappers of them, quoted once or twice."""
+    """The settings among a profile's default resources, as values or as Snakemake wraps and quotes them."""
 
     def text(name: str) -> str:
-        value = default_resources[name] if name in default_resources else ""
-        return str(getattr(value, "raw", value)).strip("'\"")
+        value = default_resources.get(name)
+        return str(getattr(value, "raw", value) or "").strip("'\"")
 
     def number(name: str) -> int | None:
         return int(text(name)) if text(name) else None
@@ -79,7 +79,7 @@ def gpu_resources(gpus: int, cluster: ClusterSettings) -> dict[str, Any]:
 
 
 def grown(first: int, limit: int | None) -> Resource:
-    """An amount that grows with the attempts, up to MOST_GROWTH times and not above a limit that the first is within."""
+    """An amount that grows with the attempts, up to MOST_GROWTH times and not above a limit."""
 
     def amount(wildcards: object, attempt: int) -> int:
         wanted = first * min(attempt, MOST_GROWTH)
