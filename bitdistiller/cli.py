@@ -456,7 +456,7 @@ def install_profile(
     into: Annotated[Path | None, typer.Option(help="Directory to write to [default: the user's profile].")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that differs.")] = False,
 ) -> None:
-    """Write the profile of `snakemake --profile slurm`, fitted to the cluster's limits and to how long it knows jobs."""
+    """Write the profile of `snakemake --profile slurm`, fitted to the cluster."""
     from bitdistiller.cluster.profile import Wanted, install
 
     wanted = Wanted(account, partition, gpu_gres, gpu_partition, gpus, jobs, runtime, sdm, partitions)

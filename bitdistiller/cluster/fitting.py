@@ -1,17 +1,22 @@
-"""What a profile may say on a given cluster: partitions and GPUs that exist, polls it remembers jobs for, its limits."""
+"""What a profile may say on a cluster: partitions and GPUs that exist, a first poll, limits of growing requests."""
 
 from __future__ import annotations
+
+import re
 
 from bitdistiller.cluster.polling import FIRST_POLL, GOOD_MIN_JOB_AGE, LONGEST_POLL, first_poll, forgets_between_polls
 from bitdistiller.cluster.slurm import ClusterFacts, Gres
 from bitdistiller.errors import InputError
 
+GRES = re.compile(r"gpu(:(?!\d+$)[\w.]+)?")
+"""What the plugin takes as a gres, less its number."""
+
 
 def check(partition: str, gpu_partition: str, gpu_gres: str, facts: ClusterFacts | None) -> None:
     """Refuse what the cluster does not have; nothing is refused where nothing is known."""
-    if ":" in gpu_gres and gpu_gres.rsplit(":", 1)[1].isdigit():
+    if gpu_gres and not GRES.fullmatch(gpu_gres):
         raise InputError(
-            f"--gpu-gres {gpu_gres}: without a number, which the experiment gives; accepted: gpu, gpu:TYPE"
+            f"--gpu-gres {gpu_gres}: accepted: gpu or gpu:TYPE, without a number (the experiment gives it)"
         )
     if facts is None:
         return

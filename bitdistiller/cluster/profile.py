@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from bitdistiller.stages.files import write_text
 
 NAME = "profile.v9+.yaml"
 PARTITIONS = "partitions.yaml"
+EXAMPLE = "partitions.example.yaml"
 HEADING = """Written by `bitdistiller profile install slurm`; used by `snakemake --profile slurm`.
 docs/cluster.md says why each line is here."""
 
@@ -56,8 +57,7 @@ def install(wanted: Wanted, *, root: Path, into: Path | None = None, force: bool
     no poll, and for a profile that is there and differs (unless `force`).
     """
     directory = into or user_profile()
-    if wanted.partitions and (wanted.partition or wanted.gpu_partition):
-        raise InputError("--partitions: chooses the partition of every job; leave --partition and --gpu-partition out")
+    _check_names(wanted)
     facts, notes = _facts()
     fitting.check(wanted.partition, wanted.gpu_partition, wanted.gpu_gres, facts)
     notes += _check_account(wanted.account)
@@ -70,6 +70,17 @@ def install(wanted: Wanted, *, root: Path, into: Path | None = None, force: bool
         write_text(directory / PARTITIONS, wanted.partitions.read_text(encoding="utf-8"))
     write_text(path, text)
     return [f"{path}: written", *said, *notes]
+
+
+def _check_names(wanted: Wanted) -> None:
+    if wanted.partitions and (wanted.partition or wanted.gpu_partition):
+        raise InputError("--partitions: chooses the partition of every job; leave --partition and --gpu-partition out")
+    if wanted.partitions and not wanted.partitions.is_file():
+        raise InputError(f"--partitions {wanted.partitions}: no such file; profiles/slurm/{EXAMPLE} shows one")
+    for option in ("account", "partition", "gpu_partition"):
+        name = getattr(wanted, option)
+        if name and not re.fullmatch(r"[\w.@:+-]+", name):
+            raise InputError(f"--{option.replace('_', '-')} {name!r}: accepted: letters, digits and any of . _ @ : + -")
 
 
 def _facts() -> tuple[ClusterFacts | None, list[str]]:
