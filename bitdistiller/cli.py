@@ -441,6 +441,14 @@ def unlock(work: Annotated[Path, typer.Argument(help="Work directory of the stag
     typer.echo(f"{work}: the next attempt may start")
 
 
+@app.command()
+def jobs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False) -> None:
+    """Show your SLURM jobs by rule and wildcards: their names in squeue are ids that Snakemake asks by."""
+    from bitdistiller.cluster.queue_view import show_jobs
+
+    show_jobs(as_json)
+
+
 @profiles.command("install")
 def install_profile(
     scheduler: Annotated[Literal["slurm"], typer.Argument(help="The scheduler: slurm.")],
