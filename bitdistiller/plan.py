@@ -40,6 +40,11 @@ def baselines_python(root: Path) -> str:
     return str(root / BASELINES / "bin" / "python") if (root / BASELINES / ".ready").exists() else "python"
 
 
+def image(root: Path, kind: str) -> str:
+    """The container image of a kind of work in the repository `root`, for Snakemake's `--sdm apptainer`."""
+    return str(root / "envs" / "images" / f"{kind}.sif")
+
+
 class Plan:
     """Paths follow `results/{model}/{run}/...`; nothing here reads a file but `check`."""
 

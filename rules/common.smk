@@ -10,7 +10,7 @@ REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
 from bitdistiller.errors import InputError
-from bitdistiller.plan import Plan, baselines_python
+from bitdistiller.plan import Plan, baselines_python, image
 from bitdistiller.recipes import as_text, load_experiment
 from bitdistiller.resources import cluster_settings, job_resources as resources_of
 
@@ -30,9 +30,11 @@ def load_plan():
 
 plan = load_plan()
 experiment = plan.experiment
-CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
+DEPLOYED = {"conda", "apptainer"} & set(
+    map(str, workflow.deployment_settings.deployment_method)
+)
 os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
+    "BASELINES_PYTHON", "python" if DEPLOYED else baselines_python(REPOSITORY)
 )
 CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [

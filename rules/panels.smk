@@ -6,8 +6,18 @@ from snakemake.exceptions import WorkflowError
 def require_baselines():
     """End before the first job where a baseline is to run and its libraries are nowhere."""
     planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
-    if planned and not CONDA and plan.needs_library(REPOSITORY):
+    if planned and not DEPLOYED and plan.needs_library(REPOSITORY):
         raise WorkflowError(f"error: {plan.needs_library(REPOSITORY)}")
+
+
+def require_images():
+    """End before the first job where a container image that is to run is not built."""
+    planned = workflow.dag.needrun_jobs() if "apptainer" in DEPLOYED else []
+    for path in sorted({job.container_img_url for job in planned} - {None}):
+        if not exists(path):
+            raise WorkflowError(
+                f"error: {path}: no such image; docs/cluster.md says how to build it"
+            )
 
 
 def start_panel():
