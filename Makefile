@@ -22,7 +22,7 @@ SLURM := .venv-slurm
 SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines env-slurm slurm-packages test test-slow test-slurm test-baselines lint format schema \
+.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines env-slurm slurm-packages test test-slow test-slurm test-envs test-baselines lint format schema \
 >>>>>>> main
 	rulegraph performance dry-run report clean distclean
 
@@ -96,6 +96,9 @@ slurm-packages: ## install SLURM and its database for the tests; Debian, needs r
 
 test-slurm: $(SLURM)/.ready ## run the tests that start a SLURM cluster here
 	tests/slurm/enclosed pytest tests/slurm $(PYTEST_OPTIONS)
+
+test-envs: $(READY) ## ask a package index whether every environment's packages exist and fit together
+	pytest -m envs $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
