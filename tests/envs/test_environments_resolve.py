@@ -30,7 +30,7 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 def resolve(directory: Path, *files: Path, constraints: str = "", extras: tuple[str, ...] = ()) -> dict[str, str] | str:
-    """What would be installed for files of requirements or, without any, for the package; else the resolver's message."""
+    """What would be installed for files of requirements or, without any, for the package; else the message."""
     uv = shutil.which("uv")
     constrained = ["-c", constraints] if constraints else []
     if uv:
