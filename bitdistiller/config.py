@@ -664,9 +664,12 @@ class StageResources(Section):
     threads: PositiveInt = 1
     """CPU cores."""
     mem_mb: PositiveInt = 4000
-    """Host memory in MB."""
+    """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
     runtime: PositiveInt = 60
-    """Walltime in minutes; the stage stops by itself before it and the next attempt goes on."""
+    """
+    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix, tokenize,
+    export, baseline and evaluate it grows with failed attempts, up to three times.
+    """
 
 
 class Resources(Section):
