@@ -667,8 +667,8 @@ class StageResources(Section):
     """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
     runtime: PositiveInt = 60
     """
-    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix, tokenize,
-    export, baseline and evaluate it grows with failed attempts, up to three times.
+    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix,
+    tokenize, export, baseline and evaluate it grows with failed attempts, up to three times.
     """
 
 
