@@ -40,6 +40,11 @@ def baselines_python(root: Path) -> str:
     return str(root / BASELINES / "bin" / "python") if (root / BASELINES / ".ready").exists() else "python"
 
 
+def main_process_directory(results: Path) -> Path:
+    """Where the one main process that may run jobs for `results` has its lock."""
+    return results / ".main-process"
+
+
 class Plan:
     """Paths follow `results/{model}/{run}/...`; nothing here reads a file but `check`."""
 

@@ -9,7 +9,8 @@ from shlex import quote
 REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
-from bitdistiller.errors import InputError
+from bitdistiller.cluster.main_process import guard
+from bitdistiller.errors import InputError, end_process
 from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment
 
@@ -22,12 +23,11 @@ def load_plan():
             plan.check()
         return plan
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.stderr.flush()
-        os._exit(error.exit_code)
+        end_process(error)
 
 
 plan = load_plan()
+guard(workflow, plan.results)
 experiment = plan.experiment
 CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 os.environ.setdefault(
