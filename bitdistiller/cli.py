@@ -9,7 +9,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ app = typer.Typer(
     help="Language models in 2 and 3 bits: clip search, self-distillation, packing, evaluation, tables. "
     "Every stage can be killed at any moment; the same command goes on where it was.",
 )
+
+profiles = typer.Typer(no_args_is_help=True, help="Snakemake profiles for the cluster this runs on.")
+app.add_typer(profiles, name="profile")
 
 RECIPE = "Options of the stage: YAML or JSON text, or a file with it. `bitdistiller options STAGE` lists them."
 Output = Annotated[Path, typer.Option(help="Directory of the results, with digest.json and provenance.json.")]
@@ -436,6 +439,37 @@ def unlock(work: Annotated[Path, typer.Argument(help="Work directory of the stag
         raise InputError(f"{work}: not a work directory (no attempts.jsonl in it)")
     Attempts(work).clear()
     typer.echo(f"{work}: the next attempt may start")
+
+
+@app.command()
+def jobs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False) -> None:
+    """Show your SLURM jobs by rule and wildcards: their names in squeue are ids that Snakemake asks by."""
+    from bitdistiller.cluster.queue_view import show_jobs
+
+    show_jobs(as_json)
+
+
+@profiles.command("install")
+def install_profile(
+    scheduler: Annotated[Literal["slurm"], typer.Argument(help="The scheduler: slurm.")],
+    account: Annotated[str, typer.Option(help="SLURM account [default: your default account].")] = "",
+    partition: Annotated[str, typer.Option(help="Partition of the jobs [default: the cluster's].")] = "",
+    gpu_gres: Annotated[str, typer.Option(help="A GPU's generic resource, gpu or gpu:TYPE [default: --gpus].")] = "",
+    gpu_partition: Annotated[str, typer.Option(help="Partition of GPU jobs, if another.")] = "",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs in flight at most.")] = 32,
+    jobs: Annotated[int, typer.Option(min=1, help="Concurrent jobs at most.")] = 64,
+    runtime: Annotated[int, typer.Option(min=1, help="Minutes of a job whose stage names none.")] = 60,
+    sdm: Annotated[Literal["", "conda", "apptainer"], typer.Option(help="Where jobs find their software.")] = "",
+    partitions: Annotated[Path | None, typer.Option(help="File of partitions to choose from, by limits.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Directory to write to [default: the user's profile].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a profile that differs.")] = False,
+) -> None:
+    """Write the profile of `snakemake --profile slurm`, fitted to the cluster."""
+    from bitdistiller.cluster.profile import Wanted, install
+
+    wanted = Wanted(account, partition, gpu_gres, gpu_partition, gpus, jobs, runtime, sdm, partitions)
+    for line in install(wanted, root=Path(), into=into, force=force):
+        typer.echo(line)
 
 
 def _experiment(path: Path, text: str | None) -> config.Experiment:
