@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from slurm.project.inputs import write_inputs
+from slurm.project.project import Project
 from slurm.rig.cluster import Cluster, missing
 from slurm.rig.settings import Settings
 
@@ -52,3 +54,34 @@ def make_cluster() -> Iterator[Callable[..., Cluster]]:
 def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     """The cluster that tests share: two CPU nodes, a GPU node, accounting."""
     return make_cluster()
+
+
+@pytest.fixture(scope="session")
+def shared_directory() -> Iterator[Path]:
+    """What stands for the file system that all nodes share."""
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="projects-", dir=base))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def inputs(shared_directory: Path) -> Path:
+    """Model and data of all projects."""
+    return write_inputs(shared_directory / "inputs")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, slurm_python: Path, shared_directory: Path, inputs: Path) -> Project:
+    """A finished project that nothing went wrong in: the measure of all others, and where they start from."""
+    project = Project.create(shared_directory / "undisturbed", cluster, slurm_python, inputs)
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def project_directory(shared_directory: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A place for the project of one test."""
+    directory = shared_directory / request.node.name.replace("/", "-")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
