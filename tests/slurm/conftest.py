@@ -58,7 +58,16 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
 
 @pytest.fixture(scope="session")
 def shared_directory() -> Iterator[Path]:
-    """What stands for the file system that all nodes share."""
+    """
+    What stands for the file system that all nodes share.
+
+    BITDISTILLER_SLURM_PROJECTS names a directory that outlives the session, so that the next one finds the undisturbed
+    project finished.
+    """
+    kept = os.environ.get("BITDISTILLER_SLURM_PROJECTS")
+    if kept:
+        yield Path(kept)
+        return
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="projects-", dir=base))
     yield directory
@@ -68,13 +77,17 @@ def shared_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def inputs(shared_directory: Path) -> Path:
     """Model and data of all projects."""
-    return write_inputs(shared_directory / "inputs")
+    directory = shared_directory / "inputs"
+    return directory if directory.exists() else write_inputs(directory)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, slurm_python: Path, shared_directory: Path, inputs: Path) -> Project:
     """A finished project that nothing went wrong in: the measure of all others, and where they start from."""
-    project = Project.create(shared_directory / "undisturbed", cluster, slurm_python, inputs)
+    directory = shared_directory / "undisturbed"
+    if (directory / "results" / "tables").exists():
+        return Project(directory, cluster, slurm_python)
+    project = Project.create(directory, cluster, slurm_python, inputs)
     project.snakemake()
     return project
 

@@ -86,7 +86,7 @@ class Project:
         return self.directory / relative
 
     def results(self) -> dict[str, bytes]:
-        """The bytes of everything that must not depend on faults: predictions, metrics, digests, tables and the rest."""
+        """The bytes of everything that must not depend on faults: predictions, metrics, tables and the rest."""
         root = self.directory / "results"
         files = (path for path in root.rglob("*") if path.is_file())
         named = {path.relative_to(root).as_posix(): path for path in files}

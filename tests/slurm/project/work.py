@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def repeated_steps(train: Path) -> Repeated:
     lines = list(read_json_lines(train / "history.jsonl", torn=True))
     starts = [line for line in lines if line["event"] == "start"]
     last = {line["attempt"]: line["step"] for line in lines if line["event"] == "step"}
-    pairs = zip(starts, starts[1:], strict=False)
+    pairs = itertools.pairwise(starts)
     lost = [max(0, last.get(before["attempt"], before["done"]) - after["done"]) for before, after in pairs]
     return Repeated(len(starts), max(lost, default=0), sum(lost))
 
