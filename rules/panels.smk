@@ -1,19 +1,24 @@
 """What is checked and said at the start, after success and after a failure."""
 
-from snakemake.exceptions import WorkflowError
 
+def prepare_start():
+    """End before the first job where a library is nowhere or the cluster would let the workflow hang; one line each."""
+    from bitdistiller.cluster.start import prepare
 
-def require_baselines():
-    """End before the first job where a baseline is to run and its libraries are nowhere."""
     planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
     if planned and not CONDA and plan.needs_library(REPOSITORY):
-        raise WorkflowError(f"error: {plan.needs_library(REPOSITORY)}")
+        raise InputError(plan.needs_library(REPOSITORY))
+    for line in prepare(workflow):
+        logger.info(line)
 
 
 def start_panel():
-    """What is about to run."""
+    """What is about to run, and by which executor."""
     runs, jobs = len(experiment.runs), len(expected_metrics())
-    return f"bitdistiller: experiment {experiment.experiment}, {runs} runs, {jobs} evaluations -> {plan.tables}"
+    return (
+        f"bitdistiller: experiment {experiment.experiment}, {runs} runs, {jobs} evaluations -> {plan.tables}; "
+        f"executor {workflow.executor_plugin.name}"
+    )
 
 
 def show_result():

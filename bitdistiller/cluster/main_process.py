@@ -35,7 +35,7 @@ class MainProcess(RunLock):
 
     def acquire(self, check: Callable[[], None] = lambda: None) -> None:
         """Take the lock after `check`; raises InputError with one line for a live owner and for missing rights."""
-        with self._explained(), self.exclusive():
+        with self.explained(), self.exclusive():
             self.refuse_a_live_owner()
             check()
             self._write()
@@ -75,9 +75,7 @@ class MainProcess(RunLock):
     def _last_sign(self, owner: dict[str, Any]) -> str:
         if is_local(owner):
             return ""
-        return (
-            f" (last sign of life {max(self._silent_seconds(), 0.0):.0f} s ago; after {self.stale:.0f} s it counts as dead)"
-        )
+        return f" (last sign of life {max(self._silent_seconds(), 0.0):.0f} s ago; after {self.stale:.0f} s it counts as dead)"
 
     def _write(self) -> None:
         super()._write()
@@ -123,12 +121,14 @@ def guard(workflow: Any, results: Path) -> None:
     """
     Let Snakemake's `workflow` run jobs only as the one main process on `results`.
 
-    Processes that Snakemake starts for its jobs, dry runs and commands that run nothing take no lock. Errors meant for
-    the user, from the lock or from the hooks, end the process with one line and their exit code; by then both our
-    lock and Snakemake's are given back.
+    Processes that Snakemake starts for its jobs, dry runs and commands that run nothing take no lock; `snakemake
+    --unlock` is refused while a main process lives. Errors meant for the user, from the lock or from the hooks, end
+    the process with one line and their exit code; by then both our lock and Snakemake's are given back.
     """
     if not (workflow.remote_exec or workflow.subprocess_exec):
-        workflow.execute = partial(_execute_alone, workflow, workflow.execute, MainProcess(results))
+        lock = MainProcess(results)
+        workflow.execute = partial(_execute_alone, workflow, workflow.execute, lock)
+        workflow.unlock = partial(_unlock_the_dead, workflow.unlock, lock)
 
 
 def _execute_alone(workflow: Any, execute: Callable[..., Any], lock: MainProcess, **arguments: Any) -> Any:
@@ -142,6 +142,16 @@ def _execute_alone(workflow: Any, execute: Callable[..., Any], lock: MainProcess
             lock.release()
     except BitDistillerError as error:
         end_process(error)
+
+
+def _unlock_the_dead(unlock: Callable[[], Any], lock: MainProcess) -> Any:
+    try:
+        with lock.explained(), lock.exclusive():
+            lock.refuse_a_live_owner()
+            lock.forget()
+    except BitDistillerError as error:
+        end_process(error)
+    return unlock()
 
 
 def _refuse_left_locks(lock: MainProcess) -> None:
