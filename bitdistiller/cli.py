@@ -434,7 +434,7 @@ def schema(
 def unlock(
     work: Annotated[
         Path | None,
-        typer.Argument(help="Work directory of a stage, as its message names it [default: this directory]."),
+        typer.Argument(help="Work directory of a stage, as its message names it."),
     ] = None,
     cancel_jobs: Annotated[bool, typer.Option("--cancel-jobs", help="End the jobs that a killed run left.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from shlex import quote
 REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
-from bitdistiller.cluster.main_process import guard
+from bitdistiller.cluster.guard import guard
 from bitdistiller.errors import InputError, end_process
 from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment

@@ -5,20 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitdistiller.errors import BitDistillerError, InputError, end_process
+from bitdistiller.errors import InputError
 from bitdistiller.plan import main_process_directory
 from bitdistiller.stages.lock import STALE_SECONDS, RunLock, is_local, user_name
-
-SNAKEMAKE_LOCKS = Path(".snakemake") / "locks"
-
-
-def left_locks(working_directory: Path) -> list[Path]:
-    """Snakemake's own lock files in a working directory: of a main process that runs, or that was killed."""
-    return sorted((working_directory / SNAKEMAKE_LOCKS).glob("*.lock"))
 
 
 class MainProcess(RunLock):
@@ -35,7 +27,7 @@ class MainProcess(RunLock):
 
     def acquire(self, check: Callable[[], None] = lambda: None) -> None:
         """Take the lock after `check`; raises InputError with one line for a live owner and for missing rights."""
-        with self.explained(), self.exclusive():
+        with self._explained(), self.exclusive():
             self.refuse_a_live_owner()
             check()
             self._write()
@@ -59,9 +51,14 @@ class MainProcess(RunLock):
                 f"wait until it has ended, or stop it{self._last_sign(owner)}"
             )
 
-    def forget(self) -> None:
-        """Remove the lock of a dead owner; within `exclusive`."""
-        self.path.unlink(missing_ok=True)
+    def forget_the_dead(self, then: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
+        """Remove the lock of a dead owner, and call `then` before anyone else can take it; returns the owner."""
+        with self._explained(), self.exclusive():
+            self.refuse_a_live_owner()
+            owner = self.owner()
+            self.path.unlink(missing_ok=True)
+            then()
+            return owner
 
     def _is_dead(self, owner: dict[str, Any], seen: dict[str, Any] | None, unchanged_seconds: float) -> bool:
         return super()._is_dead(owner, seen, 0.0) if is_local(owner) else self._silent_seconds() > self.stale
@@ -69,13 +66,13 @@ class MainProcess(RunLock):
     def _silent_seconds(self) -> float:
         """Time since the lock was renewed, both moments taken from the file system, whatever this host's clock says."""
         os.utime(self.guard)
-        with self.path.open("rb") if os.access(self.path, os.R_OK) else contextlib.nullcontext():
-            return self.guard.stat().st_mtime - self.path.stat().st_mtime
+        return self.guard.stat().st_mtime - self.path.stat().st_mtime
 
     def _last_sign(self, owner: dict[str, Any]) -> str:
         if is_local(owner):
             return ""
-        return f" (last sign of life {max(self._silent_seconds(), 0.0):.0f} s ago; after {self.stale:.0f} s it counts as dead)"
+        seconds = max(self._silent_seconds(), 0.0)
+        return f" (its last sign of life is {seconds:.0f} s old; after {self.stale:.0f} s it counts as dead)"
 
     def _write(self) -> None:
         super()._write()
@@ -115,49 +112,3 @@ def _share(path: Path, results: Path) -> None:
     if path.stat().st_mode & 0o7777 != mode:
         with contextlib.suppress(PermissionError):
             path.chmod(mode)
-
-
-def guard(workflow: Any, results: Path) -> None:
-    """
-    Let Snakemake's `workflow` run jobs only as the one main process on `results`.
-
-    Processes that Snakemake starts for its jobs, dry runs and commands that run nothing take no lock; `snakemake
-    --unlock` is refused while a main process lives. Errors meant for the user, from the lock or from the hooks, end
-    the process with one line and their exit code; by then both our lock and Snakemake's are given back.
-    """
-    if not (workflow.remote_exec or workflow.subprocess_exec):
-        lock = MainProcess(results)
-        workflow.execute = partial(_execute_alone, workflow, workflow.execute, lock)
-        workflow.unlock = partial(_unlock_the_dead, workflow.unlock, lock)
-
-
-def _execute_alone(workflow: Any, execute: Callable[..., Any], lock: MainProcess, **arguments: Any) -> Any:
-    if arguments["executor_plugin"].common_settings.dryrun_exec:
-        return execute(**arguments)
-    try:
-        lock.acquire(partial(_refuse_left_locks, lock) if workflow.execution_settings.lock else lambda: None)
-        try:
-            return execute(**arguments)
-        finally:
-            lock.release()
-    except BitDistillerError as error:
-        end_process(error)
-
-
-def _unlock_the_dead(unlock: Callable[[], Any], lock: MainProcess) -> Any:
-    try:
-        with lock.explained(), lock.exclusive():
-            lock.refuse_a_live_owner()
-            lock.forget()
-    except BitDistillerError as error:
-        end_process(error)
-    return unlock()
-
-
-def _refuse_left_locks(lock: MainProcess) -> None:
-    if left_locks(Path()):
-        owner = lock.owner()
-        who = f" ({describe(owner)})" if owner else ""
-        raise InputError(
-            f"the main process that ran here last{who} was killed; run `bitdistiller unlock`, then the same command again"
-        )

@@ -100,7 +100,8 @@ def forgetting(facts: ClusterFacts, settings: Any) -> Iterator[str]:
     if settings.status_command == "squeue" and age is not None and first and age < AGES_PER_POLL * first:
         yield (
             f"slurm-init-seconds-before-status-checks: {first} s is more than a third of the cluster's MinJobAge "
-            f"({age} s), so the plugin would ask sacct and miss cancelled jobs; accepted: at most {age // AGES_PER_POLL}"
+            f"({age} s), so the plugin would ask sacct and miss cancelled jobs; "
+            f"accepted: at most {age // AGES_PER_POLL}"
         )
     elif settings.status_command == "sacct" and "none" in facts.config.get("AccountingStorageType", ""):
         yield "slurm-status-command: sacct knows no jobs on this cluster, which keeps no accounts; accepted: squeue"

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bitdistiller.cluster.guard import SNAKEMAKE_LOCKS, left_locks
 from bitdistiller.cluster.left_jobs import LeftJob, left_jobs
-from bitdistiller.cluster.main_process import SNAKEMAKE_LOCKS, MainProcess, describe, left_locks
+from bitdistiller.cluster.main_process import MainProcess, describe
 from bitdistiller.cluster.slurm import SlurmUnavailable, ask
 from bitdistiller.errors import InputError
 from bitdistiller.stages.lock import runs_here
@@ -38,12 +39,8 @@ def unlock(results: Path, work: Path, cancel: bool = False) -> list[str]:
 
 
 def _open(results: Path) -> list[str]:
-    lock = MainProcess(results)
-    with lock.explained(), lock.exclusive():
-        lock.refuse_a_live_owner()
-        owner, locks = lock.owner(), left_locks(Path())
-        shutil.rmtree(SNAKEMAKE_LOCKS, ignore_errors=True)
-        lock.forget()
+    locks = left_locks()
+    owner = MainProcess(results).forget_the_dead(lambda: shutil.rmtree(SNAKEMAKE_LOCKS, ignore_errors=True))
     if not owner and not locks:
         return ["nothing was locked"]
     return [f"unlocked; {describe(owner)} is dead" if owner else "unlocked; no main process lives"]
