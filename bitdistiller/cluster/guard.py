@@ -28,7 +28,7 @@ def guard(workflow: Any, results: Path) -> None:
     --unlock` is refused while a main process lives. Errors meant for the user, from the lock or from the hooks, end
     the process with one line and their exit code; by then both our lock and Snakemake's are given back.
     """
-    if not (workflow.remote_exec or workflow.subprocess_exec):
+    if workflow.is_main_process:
         lock = MainProcess(results)
         _or_end(check_profile, sys.argv, _profile_places(workflow))
         workflow.execute = partial(_execute_alone, workflow, workflow.execute, lock)
