@@ -19,7 +19,15 @@ LAUNCHER = Path(__file__).with_name("quick_snakemake.py")
 COPIED = ("workflow", "rules", "envs", "profiles")
 SHARD = Path("work/tiny/mixes/mix/shards/00000")
 TRAIN = Path("work/tiny/int2/train")
-EXEMPT = ("provenance.json", "costs", "training_curves", ".snakemake_timestamp", "tables/faults/digest.json", ".tmp-", ".main-process")
+EXEMPT = (
+    "provenance.json",
+    "costs",
+    "training_curves",
+    ".snakemake_timestamp",
+    "tables/faults/digest.json",
+    ".tmp-",
+    ".main-process",
+)
 """Parts of the names of result files that tell of times and attempts, and of files that are not whole yet."""
 
 
