@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import wait_for
-from helpers.workflow_copy import copy_of_the_repository
+from helpers.workflow_copy import ROOT, copy_of_the_repository
 
 from bitdistiller.stages.attempts import Attempts
 from bitdistiller.stages.lock import RunLock
@@ -31,7 +30,7 @@ class Directory:
     def start(self, *module: str) -> subprocess.Popen[bytes]:
         """`python -m MODULE ...`, a session of its own."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.path)}
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
         self.calls += 1
         with self.output(self.calls).open("wb") as output:
             return subprocess.Popen(
@@ -82,9 +81,10 @@ def held(directory: Directory) -> Iterator[RunLock]:
 
 
 def start_main(directory: Directory) -> subprocess.Popen[bytes]:
-    """A main process whose first job has started."""
+    """A main process whose first job has started and waits for the run lock."""
     main = directory.start("snakemake", "--cores", "1", TARGET)
-    wait_for(lambda: list((directory.path / ".snakemake" / "incomplete").glob("*")), main, 120)
+    logs = directory.path / "logs" / "pretrain_demo"
+    wait_for(lambda: any("waiting for" in path.read_text() for path in logs.glob("*.log")), main, 120)
     return main
 
 
@@ -119,8 +119,7 @@ def test_after_kill_9_unlock_and_the_same_command_finish_without_work_done_twice
     assert "run `bitdistiller unlock`, then the same command" in line
 
     held.release()
-    lock = directory.path / WORK / "lock.json"
-    wait_for(lambda: lock.exists() and json.loads(lock.read_text())["pid"] != os.getpid(), seconds=120)
+    wait_for(lambda: (directory.path / WORK / "attempts.jsonl").exists(), seconds=120)
     code, lines = directory.run("bitdistiller", "unlock")
     assert code == 0
     assert lines[0].startswith(f"unlocked; process {main.pid} of ")
@@ -135,12 +134,12 @@ def test_after_kill_9_unlock_and_the_same_command_finish_without_work_done_twice
     assert others[0]["commits_before"] == others[0]["commits_after"]
 
 
+@pytest.mark.slow
 def test_the_processes_that_a_killed_run_left_can_be_ended(directory: Directory, held: RunLock) -> None:
     with start_main(directory) as main:
         main.send_signal(signal.SIGKILL)
     held.release()
-    lock = directory.path / WORK / "lock.json"
-    wait_for(lambda: lock.exists() and json.loads(lock.read_text())["pid"] != os.getpid(), seconds=120)
+    wait_for(lambda: (directory.path / WORK / "attempts.jsonl").exists(), seconds=120)
     code, lines = directory.run("bitdistiller", "unlock", "--cancel-jobs")
     assert code == 0
     assert any("asked to save and stop: work/m/base" in line for line in lines)
