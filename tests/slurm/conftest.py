@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from slurm.project.inputs import write_inputs
 from slurm.project.project import Project
+from slurm.project.scenario import Row, write_rows
 from slurm.rig.cluster import Cluster, missing
 from slurm.rig.settings import Settings
 
@@ -98,3 +99,13 @@ def project_directory(shared_directory: Path, request: pytest.FixtureRequest) ->
     directory = shared_directory / request.node.name.replace("/", "-")
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rows() -> Iterator[list[Row]]:
+    """What faults cost; appended to the CSV that BITDISTILLER_FAULTS names."""
+    found: list[Row] = []
+    yield found
+    path = os.environ.get("BITDISTILLER_FAULTS")
+    if path:
+        write_rows(Path(path), found)

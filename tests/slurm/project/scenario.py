@@ -11,8 +11,9 @@ from typing import Any
 
 from slurm.project.command import Command
 from slurm.project.faults import runs
+from slurm.project.inputs import SAVE_EVERY
 from slurm.project.project import Project
-from slurm.project.work import attempts, commits, units_done
+from slurm.project.work import attempts, batches, commits, repeated_steps
 
 Fault = Callable[[Project, dict[str, Any]], None]
 
@@ -25,7 +26,7 @@ class Row:
     stage: str
     happened: str
     lost: str
-    """Units of work that were done twice, and at most."""
+    """Work that was done twice."""
     seconds: float
     """From the fault to the next durable step of progress."""
 
@@ -36,25 +37,32 @@ class Scenario:
     def __init__(self, project: Project, command: Command, rows: list[Row]) -> None:
         self.project, self.command, self.rows = project, command, rows
 
-    def strike(self, name: str, fault: Fault, work: Path, after: int = 2, happened: str = "", again: bool = True) -> None:
+    def strike(self, name: str, happened: str, fault: Fault, work: Path, after: int = 2, ends: bool = True) -> None:
         """
         Let `fault` happen once the running attempt in `work` has made `after` steps of progress, and wait until there
-        is more: in another attempt or, where not `again`, in the same one.
+        is more: in a later attempt where the fault `ends` this one, else in the same.
         """
         path = self.project.path(work)
         self.command.wait_for(lambda: progressing(path, after), f"{after} steps of progress in {work}")
         attempt, count = attempts(path)[-1], len(attempts(path))
-        begin, durable, done = time.monotonic(), commits(path), units_done(path)
+        begin, durable, done = time.monotonic(), commits(path), batches(path)
         fault(self.project, attempt)
-        wanted = count + 1 if again else count
-        self.command.wait_for(
-            lambda: len(attempts(path)) >= wanted and commits(path) > durable, f"progress after {name}"
-        )
-        seconds = time.monotonic() - begin
-        assert again or len(attempts(path)) == count, f"{name} ended an attempt: {attempts(path)}"
-        kept = units_done(path)
-        assert done.items() <= kept.items(), f"{name}: finished units were done again"
-        self.rows.append(Row(name, path_stage(work), happened, "", round(seconds, 1)))
+        wanted = count + 1 if ends else count
+        goes_on = lambda: len(attempts(path)) >= wanted and commits(path) > durable  # noqa: E731
+        self.command.wait_for(goes_on, f"progress after {name}")
+        seconds = round(time.monotonic() - begin, 1)
+        assert ends or len(attempts(path)) == count, f"{name} ended an attempt: {attempts(path)}"
+        assert done.items() <= batches(path).items(), f"{name}: finished batches were done again"
+        self.rows.append(Row(name, stage_of(work), happened, self._lost(path, ends), seconds))
+
+    def _lost(self, path: Path, ends: bool) -> str:
+        if not ends:
+            return "nothing"
+        if path.name != "train":
+            return "the running batch"
+        steps = repeated_steps(path)[-1] if repeated_steps(path) else 0
+        assert steps <= SAVE_EVERY, f"{steps} steps were done again"
+        return f"{steps} steps, saved every {SAVE_EVERY}"
 
 
 def progressing(work: Path, after: int) -> bool:
@@ -65,7 +73,7 @@ def progressing(work: Path, after: int) -> bool:
     return commits(work) >= history[-1]["commits_before"] + after
 
 
-def path_stage(work: Path) -> str:
+def stage_of(work: Path) -> str:
     """The stage that works there."""
     return "generate" if "shards" in work.parts else work.name
 

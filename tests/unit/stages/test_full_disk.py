@@ -37,6 +37,7 @@ def test_a_full_disk_is_no_failure_that_the_gate_counts(tmp_path):
         with pytest.raises(DiskFull):
             attempt(tmp_path / "out", full("weights"))
     with open_stage("toy", version=1, recipe={}, inputs={}, output=tmp_path / "out") as stage:
+        stage.output_file("whole").write_text("whole")
         stage.finish()
 
 
