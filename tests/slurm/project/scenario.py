@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from slurm.project.command import Command
+from slurm.project.command import SECONDS
 from slurm.project.faults import runs
 from slurm.project.inputs import SAVE_EVERY
 from slurm.project.project import Project
 from slurm.project.work import attempts, batches, commits, repeated_steps
+from slurm.rig.daemons import wait_until
 
 Fault = Callable[[Project, dict[str, Any]], None]
 
@@ -32,37 +33,71 @@ class Row:
 
 
 class Scenario:
-    """A running command, the faults that are struck, and their rows."""
+    """
+    The literal command, the faults that are struck while it runs, and their rows; a context manager.
 
-    def __init__(self, project: Project, command: Command, rows: list[Row]) -> None:
-        self.project, self.command, self.rows = project, command, rows
+    Where a fault may end the command itself, the same command is given again.
+    """
 
-    def strike(self, name: str, happened: str, fault: Fault, work: Path, after: int = 2, ends: bool = True) -> None:
+    def __init__(self, project: Project, rows: list[Row]) -> None:
+        self.project, self.rows = project, rows
+        self.command = project.start()
+        self.calls = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.command.interrupt()
+
+    def strike(
+        self,
+        name: str,
+        happened: str,
+        fault: Fault,
+        work: Path,
+        after: int = 2,
+        ends: bool = True,
+        ends_command: bool = False,
+    ) -> None:
         """
         Let `fault` happen once the running attempt in `work` has made `after` steps of progress, and wait until there
         is more: in a later attempt where the fault `ends` this one, else in the same.
         """
-        path = self.project.path(work)
+        path, calls = self.project.path(work), self.calls
         self.command.wait_for(lambda: progressing(path, after), f"{after} steps of progress in {work}")
         attempt, count = attempts(path)[-1], len(attempts(path))
-        begin, durable, done = time.monotonic(), commits(path), batches(path)
+        begin, done = time.monotonic(), batches(path)
         fault(self.project, attempt)
-        wanted = count + 1 if ends else count
-        goes_on = lambda: len(attempts(path)) >= wanted and commits(path) > durable  # noqa: E731
-        self.command.wait_for(goes_on, f"progress after {name}")
+        durable, wanted = commits(path), count + 1 if ends else count
+        self._wait_for(lambda: len(attempts(path)) >= wanted and commits(path) > durable, name, ends_command)
         seconds = round(time.monotonic() - begin, 1)
         assert ends or len(attempts(path)) == count, f"{name} ended an attempt: {attempts(path)}"
         assert done.items() <= batches(path).items(), f"{name}: finished batches were done again"
-        self.rows.append(Row(name, stage_of(work), happened, self._lost(path, ends), seconds))
+        again = ", same command again" * (self.calls - calls)
+        self.rows.append(Row(name, stage_of(work), happened + again, lost(path) if ends else "nothing", seconds))
 
-    def _lost(self, path: Path, ends: bool) -> str:
-        if not ends:
-            return "nothing"
-        if path.name != "train":
-            return "the running batch"
-        steps = repeated_steps(path)[-1] if repeated_steps(path) else 0
-        assert steps <= SAVE_EVERY, f"{steps} steps were done again"
-        return f"{steps} steps, saved every {SAVE_EVERY}"
+    def finish(self) -> None:
+        """Wait until the command succeeds."""
+        self.command.finish()
+
+    def _wait_for(self, goes_on: Callable[[], bool], name: str, ends_command: bool) -> None:
+        if not ends_command:
+            self.command.wait_for(goes_on, f"progress after {name}")
+            return
+        wait_until(lambda: goes_on() or not self.command.runs, SECONDS, f"progress after {name}")
+        if not self.command.runs and not goes_on():
+            self.command, self.calls = self.project.start(), self.calls + 1
+            self.command.wait_for(goes_on, f"progress after {name} and the same command again")
+
+
+def lost(work: Path) -> str:
+    """What the last attempt did again; raises AssertionError where that is more than a save interval."""
+    if work.name != "train":
+        return "the running batch"
+    steps = (repeated_steps(work) or [0])[-1]
+    assert steps <= SAVE_EVERY, f"{steps} steps were done again"
+    return f"{steps} steps of {SAVE_EVERY} between saves"
 
 
 def progressing(work: Path, after: int) -> bool:
