@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
@@ -14,6 +15,7 @@ from bitdistiller.errors import InputError, end_process
 from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment
 from bitdistiller.resources import cluster_settings, job_resources as resources_of
+from bitdistiller.stages.damage import damaged_file
 
 
 def load_plan():
@@ -143,7 +145,17 @@ def run_clip(wildcards):
 def digest_of(directory):
     """The digest files of one directory or of several."""
     directories = [directory] if isinstance(directory, str) else directory
-    return [f"{path}/digest.json" for path in directories]
+    return list(map(checked_digest, directories))
+
+
+@cache
+def checked_digest(directory):
+    """The digest file of an output; a damaged one, but of a full-precision model, is made again with what used it."""
+    damaged = workflow.is_main_process and damaged_file(Path(directory))
+    if damaged and Path(directory).name != "base":
+        logger.warning(f"{damaged}: damaged or missing; it is made again")
+        workflow.dag.forcefiles.add(f"{directory}/digest.json")
+    return f"{directory}/digest.json"
 
 
 def export_source(wildcards):
@@ -181,9 +193,7 @@ def evaluate_recipe(wildcards):
 
 def expected_metrics(wildcards=None):
     """Digests of every evaluation of the experiment."""
-    return [
-        f"{plan.evaluation(run, name)}/digest.json" for run, name in plan.evaluations()
-    ]
+    return digest_of([str(plan.evaluation(*names)) for names in plan.evaluations()])
 
 
 def finished_metrics(wildcards):

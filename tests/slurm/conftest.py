@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 from slurm.project.inputs import write_inputs
 from slurm.project.project import Project
+from slurm.project.scenario import Row, write_rows
 from slurm.rig.cluster import Cluster, missing
 from slurm.rig.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = REPOSITORY / ".venv-slurm"
+SMALL_DISK = "64m"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,5 +99,26 @@ def undisturbed(cluster: Cluster, slurm_python: Path, shared_directory: Path, in
 def project_directory(shared_directory: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A place for the project of one test."""
     directory = shared_directory / request.node.name.replace("/", "-")
+    directory.mkdir()
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def small_disk(project_directory: Path) -> Iterator[str | None]:
+    """Make `project_directory` a file system of its own; the reason where that is not permitted, else None."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "none", str(project_directory)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    yield done.stderr.strip() or f"mount: exit code {done.returncode}" if done.returncode else None
+    if done.returncode == 0:
+        subprocess.run(["umount", "--lazy", str(project_directory)], check=True)
+
+
+@pytest.fixture(scope="session")
+def rows() -> Iterator[list[Row]]:
+    """What faults cost; appended to the CSV that BITDISTILLER_FAULTS names."""
+    found: list[Row] = []
+    yield found
+    path = os.environ.get("BITDISTILLER_FAULTS")
+    if path:
+        write_rows(Path(path), found)

@@ -42,8 +42,7 @@ class Project:
     def create(cls, directory: Path, cluster: Cluster, python: Path, inputs: Path) -> Self:
         """A fresh clone with nothing done."""
         project = cls(directory, cluster, python)
-        for name in COPIED:
-            shutil.copytree(REPOSITORY / name, directory / name)
+        project._clone()
         (directory / "bitdistiller").symlink_to(REPOSITORY / "bitdistiller")
         write_experiment(directory / "config.yaml", inputs)
         project.set_profile()
@@ -51,8 +50,15 @@ class Project:
 
     def copy(self, directory: Path, cluster: Cluster | None = None) -> Project:
         """The same state of affairs in another directory, times of files included."""
-        shutil.copytree(self.directory, directory, symlinks=True, ignore=shutil.ignore_patterns("locks", "tmp.*"))
-        return Project(directory, cluster or self.cluster, self.python)
+        left_out = shutil.ignore_patterns("locks", "tmp.*", *COPIED)
+        shutil.copytree(self.directory, directory, symlinks=True, ignore=left_out, dirs_exist_ok=True)
+        project = Project(directory, cluster or self.cluster, self.python)
+        project._clone()
+        return project
+
+    def _clone(self) -> None:
+        for name in COPIED:
+            shutil.copytree(REPOSITORY / name, self.directory / name)
 
     def set_profile(self, **changes: Any) -> None:
         """Install the repository's profile for the rig, with quick polls and the given keys changed."""

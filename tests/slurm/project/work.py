@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 from bitdistiller.stages.attempts import Attempts
@@ -26,27 +25,15 @@ def batches(shard: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """Work done twice between two attempts."""
-
-    attempts: int
-    most: int
-    """Largest number of units that one restart did again."""
-    total: int
-
-
-def repeated_steps(train: Path) -> Repeated:
-    """Steps that attempts did again, from the history that every attempt appends to."""
+def repeated_steps(train: Path) -> list[int]:
+    """For every attempt after the first, the steps that it did again, from the history that all attempts append to."""
     lines = list(read_json_lines(train / "history.jsonl", torn=True))
     starts = [line for line in lines if line["event"] == "start"]
     last = {line["attempt"]: line["step"] for line in lines if line["event"] == "step"}
     pairs = itertools.pairwise(starts)
-    lost = [max(0, last.get(before["attempt"], before["done"]) - after["done"]) for before, after in pairs]
-    return Repeated(len(starts), max(lost, default=0), sum(lost))
+    return [max(0, last.get(before["attempt"], before["done"]) - after["done"]) for before, after in pairs]
 
 
-def repeated_batches(shard: Path) -> Repeated:
-    """Batches that were finished more than once; one that was cut short is in none of them."""
-    again = commits(shard) - len(batches(shard))
-    return Repeated(len(attempts(shard)), again, again)
+def repeated_batches(shard: Path) -> int:
+    """Batches that were finished more than once; one that was cut short is not among them."""
+    return commits(shard) - len(batches(shard))
