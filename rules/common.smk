@@ -10,27 +10,13 @@ from shlex import quote
 REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
-from bitdistiller.cluster.guard import guard
-from bitdistiller.errors import InputError, end_process
-from bitdistiller.plan import Plan, baselines_python
-from bitdistiller.recipes import as_text, load_experiment
+from bitdistiller.cluster.guard import load_plan
+from bitdistiller.plan import baselines_python
+from bitdistiller.recipes import as_text
 from bitdistiller.resources import cluster_settings, job_resources as resources_of
 from bitdistiller.stages.damage import damaged_file
 
-
-def load_plan():
-    """The plan of the configured experiment; a wrong configuration ends with one line and exit code 2."""
-    try:
-        plan = Plan(load_experiment(config))
-        if not workflow.remote_exec:
-            plan.check()
-        return plan
-    except InputError as error:
-        end_process(error)
-
-
-plan = load_plan()
-guard(workflow, plan.results)
+plan = load_plan(workflow, config)
 experiment = plan.experiment
 CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 os.environ.setdefault(

@@ -4,6 +4,7 @@
 def prepare_start():
     """End before the first job where a library is nowhere or the cluster would let the workflow hang; one line each."""
     from bitdistiller.cluster.start import prepare
+    from bitdistiller.errors import InputError
 
     planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
     if planned and not CONDA and plan.needs_library(REPOSITORY):

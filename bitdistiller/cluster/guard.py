@@ -10,6 +10,8 @@ from typing import Any
 
 from bitdistiller.cluster.main_process import MainProcess, describe
 from bitdistiller.errors import BitDistillerError, InputError, end_process
+from bitdistiller.plan import Plan
+from bitdistiller.recipes import load_experiment
 
 SNAKEMAKE_LOCKS = Path(".snakemake") / "locks"
 PROFILE = "--workflow-profile"
@@ -20,19 +22,34 @@ def left_locks() -> list[Path]:
     return sorted(SNAKEMAKE_LOCKS.glob("*.lock"))
 
 
-def guard(workflow: Any, results: Path) -> None:
+def load_plan(workflow: Any, config: dict[str, Any]) -> Plan:
     """
-    Let Snakemake's `workflow` run jobs only as the one main process on `results`.
+    The plan of Snakemake's configuration, and a guard around its `workflow` in the main process.
 
-    Processes that Snakemake starts for its jobs, dry runs and commands that run nothing take no lock; `snakemake
-    --unlock` is refused while a main process lives. Errors meant for the user, from the lock or from the hooks, end
-    the process with one line and their exit code; by then both our lock and Snakemake's are given back.
+    Bad input ends the process with one line and exit code 2. In the processes that Snakemake starts for its jobs
+    nothing is checked or guarded.
     """
-    if workflow.is_main_process:
-        lock = MainProcess(results)
-        _or_end(check_profile, sys.argv, _profile_places(workflow))
-        workflow.execute = partial(_execute_alone, workflow, workflow.execute, lock)
-        workflow.unlock = partial(_unlock_the_dead, workflow.unlock, lock)
+    try:
+        plan = Plan(load_experiment(config))
+        if workflow.is_main_process:
+            check_profile(sys.argv, _profile_places(workflow))
+            plan.check()
+            guard(workflow, MainProcess(plan.results))
+        return plan
+    except InputError as error:
+        end_process(error)
+
+
+def guard(workflow: Any, lock: MainProcess) -> None:
+    """
+    Let Snakemake run jobs only as the one main process on its results.
+
+    Dry runs and commands that run nothing take no lock; `snakemake --unlock` is refused while a main process lives.
+    Errors meant for the user, from the lock or from the hooks, end the process with one line and their exit code; by
+    then both our lock and Snakemake's are given back.
+    """
+    workflow.execute = partial(_execute_alone, workflow, workflow.execute, lock)
+    workflow.unlock = partial(_unlock_the_dead, workflow.unlock, lock)
 
 
 def _execute_alone(workflow: Any, execute: Callable[..., Any], lock: MainProcess, **arguments: Any) -> Any:
@@ -49,15 +66,11 @@ def _execute_alone(workflow: Any, execute: Callable[..., Any], lock: MainProcess
 
 
 def _unlock_the_dead(unlock: Callable[[], Any], lock: MainProcess) -> Any:
-    _or_end(lock.forget_the_dead)
-    return unlock()
-
-
-def _or_end(check: Callable[..., Any], *arguments: Any) -> None:
     try:
-        check(*arguments)
+        lock.forget_the_dead()
     except BitDistillerError as error:
         end_process(error)
+    return unlock()
 
 
 def _profile_places(workflow: Any) -> list[Path]:
