@@ -431,8 +431,21 @@ def schema(
 
 
 @app.command()
-def unlock(work: Annotated[Path, typer.Argument(help="Work directory of the stage, as its message names it.")]) -> None:
-    """Clear the failures that closed a stage's progress gate."""
+def unlock(
+    work: Annotated[
+        Path | None,
+        typer.Argument(help="Work directory of a stage, as its message names it."),
+    ] = None,
+    cancel_jobs: Annotated[bool, typer.Option("--cancel-jobs", help="End the jobs that a killed run left.")] = False,
+) -> None:
+    """After snakemake was killed: remove its locks here. With WORK: clear what closed a stage's progress gate."""
+    if work is None:
+        from bitdistiller.cluster.unlock import unlock as unlock_directory
+        from bitdistiller.plan import RESULTS
+
+        for line in unlock_directory(RESULTS, Path("work"), cancel_jobs):
+            typer.echo(line)
+        return
     from bitdistiller.stages.attempts import Attempts
 
     if not (work / "attempts.jsonl").exists():

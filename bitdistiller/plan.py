@@ -45,6 +45,11 @@ def image(root: Path, kind: str) -> str:
     return str(root / "envs" / "images" / f"{kind}.sif")
 
 
+def main_process_directory(results: Path) -> Path:
+    """Where the one main process that may run jobs for `results` has its lock."""
+    return results / ".main-process"
+
+
 class Plan:
     """Paths follow `results/{model}/{run}/...`; nothing here reads a file but `check`."""
 
