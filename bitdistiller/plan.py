@@ -266,6 +266,16 @@ class Plan:
         start = [f"--warm-start {path}" for path in self.warm_start(run)]
         return teacher + [f"--cache {path}" for path in self.cache_shards(run)] + start
 
+    def node_resources(self, run: str) -> dict[str, Any]:
+        """
+        What a job of `train` asks for beyond its stage's resources: nodes, and for several of them one task on each.
+
+        `mpi` is the SLURM plugin's word for a job that starts its own steps; its `gpu` counts over all nodes.
+        """
+        nodes, gpus = self.run(run).nodes, self.experiment.resources.train.gpu
+        several = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+        return {"nodes": nodes, "gpu": nodes * gpus or None} | several
+
     def warm_start_recipe(self, run: str) -> WarmStartRecipe:
         """Recipe of `warm-start`."""
         training = self.training(run)
@@ -300,8 +310,9 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without the resources of its jobs, which change no number."""
-        return self.experiment.model_copy(update={"resources": Resources()})
+        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
+        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:
