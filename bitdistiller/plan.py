@@ -270,11 +270,15 @@ class Plan:
         """
         What a job of `train` asks for beyond its stage's resources: nodes, and for several of them one task on each.
 
-        `mpi` is the SLURM plugin's word for a job that starts its own steps; its `gpu` counts over all nodes.
+        `mpi` is the SLURM plugin's word for a job that starts its own steps. Its `gpu` counts over all nodes, which SLURM
+        may divide as it likes; `gres` is for each node.
         """
         nodes, gpus = self.run(run).nodes, self.experiment.resources.train.gpu
-        several = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
-        return {"nodes": nodes, "gpu": nodes * gpus or None} | several
+        wanted = {"nodes": nodes, "gpu": nodes * gpus or None}
+        if nodes == 1:
+            return wanted
+        even = {"gres": f"gpu:{gpus}"} if gpus else {}
+        return wanted | even | {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
 
     def warm_start_recipe(self, run: str) -> WarmStartRecipe:
         """Recipe of `warm-start`."""

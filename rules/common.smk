@@ -63,7 +63,7 @@ def job_resources(stage):
 
 def train_resources():
     """Resources of the job of `train`, which may be spread over the nodes of its run."""
-    keys = ("nodes", "gpu", "mpi", "tasks", "tasks_per_gpu")
+    keys = ("nodes", "gpu", "gres", "mpi", "tasks", "tasks_per_gpu")
     return job_resources("train") | {
         key: lambda wildcards, key=key: plan.node_resources(wildcards.run).get(key)
         for key in keys

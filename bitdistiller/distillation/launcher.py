@@ -21,11 +21,14 @@ class Launcher:
     """
     One command line in several environments, as long as the processes run.
 
-    SIGTERM and SIGUSR1 go on to all of them. When one fails, the others get GRACE_SECONDS to end by themselves.
+    SIGTERM and SIGUSR1 mean the same to a stage and go on to all of them, as `passed_on` where that is given. When one
+    fails, the others get GRACE_SECONDS to end by themselves.
     """
 
-    def __init__(self, command: list[str], environments: Sequence[Mapping[str, str]]) -> None:
-        self.command, self.environments = command, environments
+    def __init__(
+        self, command: list[str], environments: Sequence[Mapping[str, str]], passed_on: signal.Signals | None = None
+    ) -> None:
+        self.command, self.environments, self.passed_on = command, environments, passed_on
         self.children: list[subprocess.Popen] = []
         self.received: int | None = None
 
@@ -49,7 +52,7 @@ class Launcher:
                 self.children[-1].send_signal(self.received)
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        self.received = number
+        self.received = self.passed_on or number
         for child in self.children:
             child.send_signal(number)
 

@@ -6,6 +6,7 @@ import datetime
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 
@@ -24,6 +25,7 @@ from bitdistiller.errors import EXIT_INPUT, EXIT_RETRY, InputError, TryAgain
 logger = logging.getLogger(__name__)
 
 IN_OUR_STEP = "BITDISTILLER_NODES"
+OF_THE_JOB = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_CLUSTER_NAME")
 MEETING_MINUTES = 10
 WORST_CODE = 255
 
@@ -47,9 +49,20 @@ def start(requested: int | None, engine: str, nodes: int = 1) -> int | None:
 
 
 def start_step(nodes: int, command: list[str] | None = None) -> int:
-    """Run this command line once on each of `nodes` nodes of this job; the exit code of all, as `verdict` has it."""
-    environment = {**os.environ, IN_OUR_STEP: str(nodes)}
-    return plain_code(Launcher(srun(nodes) + (command or this_command()), [environment]).run())
+    """
+    Run this command line once on each of `nodes` nodes of this job; the exit code of all, as `verdict` has it.
+
+    srun passes SIGUSR1 on to its tasks; SIGTERM would make it kill them.
+    """
+    environment = {**job_alone(os.environ), IN_OUR_STEP: str(nodes)}
+    launcher = Launcher(srun(nodes) + (command or this_command()), [environment], passed_on=signal.SIGUSR1)
+    return plain_code(launcher.run())
+
+
+def job_alone(given: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what SLURM says of the step that this process is in, and what would shape another one."""
+    strange = ("SLURM_", "SRUN_", "SLURMD_")
+    return {name: value for name, value in given.items() if name in OF_THE_JOB or not name.startswith(strange)}
 
 
 def srun(nodes: int) -> list[str]:
@@ -90,7 +103,9 @@ def _nodes_of(job: str, given: Mapping[str, str]) -> int:
 def _launch(requested: int | None, engine: str) -> int:
     """The launcher of one node."""
     if engine == "single":
-        raise InputError("training.engine: single is one process, this step has several nodes; accepted: auto, ddp, ...")
+        raise InputError(
+            "training.engine: single is one process, this step has several nodes; accepted: ddp, fsdp, ..."
+        )
     place, store = meet(wanted_processes(requested, engine))
     logger.info("ranks %d to %d of %d on this node", place.first, place.first + place.count - 1, place.size)
     code = start_at(place)
