@@ -270,8 +270,8 @@ class Plan:
         """
         What a job of `train` asks for beyond its stage's resources: nodes, and for several of them one task on each.
 
-        `mpi` is the SLURM plugin's word for a job that starts its own steps. Its `gpu` counts over all nodes, which SLURM
-        may divide as it likes; `gres` is for each node.
+        `mpi` is the SLURM plugin's word for a job that starts its own steps. Its `gpu` is for all nodes together, among
+        which SLURM may divide it as it likes; `gres` is for each node.
         """
         nodes, gpus = self.run(run).nodes, self.experiment.resources.train.gpu
         wanted = {"nodes": nodes, "gpu": nodes * gpus or None}

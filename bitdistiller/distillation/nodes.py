@@ -1,4 +1,4 @@
-"""One training on several nodes of a SLURM job: a step with a launcher on each, which meet before they start anything."""
+"""One training on several nodes of a SLURM job: a step with a launcher on each; they meet before they start it."""
 
 from __future__ import annotations
 
