@@ -266,20 +266,6 @@ class Plan:
         start = [f"--warm-start {path}" for path in self.warm_start(run)]
         return teacher + [f"--cache {path}" for path in self.cache_shards(run)] + start
 
-    def node_resources(self, run: str) -> dict[str, Any]:
-        """
-        What a job of `train` asks for beyond its stage's resources: nodes, and for several of them one task on each.
-
-        `mpi` is the SLURM plugin's word for a job that starts its own steps. Its `gpu` is for all nodes together, among
-        which SLURM may divide it as it likes; `gres` is for each node.
-        """
-        nodes, gpus = self.run(run).nodes, self.experiment.resources.train.gpu
-        wanted = {"nodes": nodes, "gpu": nodes * gpus or None}
-        if nodes == 1:
-            return wanted
-        even = {"gres": f"gpu:{gpus}"} if gpus else {}
-        return wanted | even | {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
-
     def warm_start_recipe(self, run: str) -> WarmStartRecipe:
         """Recipe of `warm-start`."""
         training = self.training(run)

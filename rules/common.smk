@@ -61,15 +61,6 @@ def job_resources(stage):
     return {"mem_mb": wanted.mem_mb, "runtime": wanted.runtime} | gpus
 
 
-def train_resources():
-    """Resources of the job of `train`, which may be spread over the nodes of its run."""
-    keys = ("nodes", "gpu", "gres", "mpi", "tasks", "tasks_per_gpu")
-    return job_resources("train") | {
-        key: lambda wildcards, key=key: plan.node_resources(wildcards.run).get(key)
-        for key in keys
-    }
-
-
 def demo_recipe(wildcards):
     """Recipe of `pretrain-demo`."""
     return as_text(experiment.models[wildcards.model].demo)
