@@ -12,6 +12,8 @@ sys.path.insert(0, str(REPOSITORY))
 from bitdistiller.errors import InputError
 from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment
+from bitdistiller.resources import cluster_settings, spread_over_nodes
+from bitdistiller.resources import job_resources as resources_of
 
 
 def load_plan():
@@ -33,6 +35,7 @@ CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 os.environ.setdefault(
     "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
 )
+CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
 ]
@@ -55,10 +58,16 @@ def stage_resources(stage):
 
 
 def job_resources(stage):
-    """Resources of a stage's job; GPUs are named only where some are wanted."""
-    wanted = stage_resources(stage)
-    gpus = {"gpu": wanted.gpu, "nodes": 1} if wanted.gpu else {}
-    return {"mem_mb": wanted.mem_mb, "runtime": wanted.runtime} | gpus
+    """Resources of a stage's job, in the words of the cluster that the profile describes."""
+    return resources_of(stage, stage_resources(stage), CLUSTER)
+
+
+def train_resources():
+    """Resources of a training's job, which runs on the nodes of its run."""
+    one, gpus = job_resources("train"), stage_resources("train").gpu
+    return spread_over_nodes(
+        one, gpus, CLUSTER, lambda wildcards: plan.run(wildcards.run).nodes
+    )
 
 
 def demo_recipe(wildcards):
