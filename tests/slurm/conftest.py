@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from slurm.project.inputs import write_inputs
+from slurm.project.project import Project
 from slurm.rig.cluster import Cluster, missing
 from slurm.rig.settings import Settings
 
@@ -52,3 +54,47 @@ def make_cluster() -> Iterator[Callable[..., Cluster]]:
 def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
     """The cluster that tests share: two CPU nodes, a GPU node, accounting."""
     return make_cluster()
+
+
+@pytest.fixture(scope="session")
+def shared_directory() -> Iterator[Path]:
+    """
+    What stands for the file system that all nodes share.
+
+    BITDISTILLER_SLURM_PROJECTS names a directory that outlives the session, so that the next one finds the undisturbed
+    project finished.
+    """
+    kept = os.environ.get("BITDISTILLER_SLURM_PROJECTS")
+    if kept:
+        yield Path(kept)
+        return
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="projects-", dir=base))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def inputs(shared_directory: Path) -> Path:
+    """Model and data of all projects."""
+    directory = shared_directory / "inputs"
+    return directory if directory.exists() else write_inputs(directory)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, slurm_python: Path, shared_directory: Path, inputs: Path) -> Project:
+    """A finished project that nothing went wrong in: the measure of all others, and where they start from."""
+    directory = shared_directory / "undisturbed"
+    if (directory / "results" / "tables").exists():
+        return Project(directory, cluster, slurm_python)
+    project = Project.create(directory, cluster, slurm_python, inputs)
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def project_directory(shared_directory: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A place for the project of one test."""
+    directory = shared_directory / request.node.name.replace("/", "-")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
