@@ -54,7 +54,7 @@ class Launcher:
     def _forward(self, number: int, _: FrameType | None) -> None:
         self.received = self.passed_on or number
         for child in self.children:
-            child.send_signal(number)
+            child.send_signal(self.received)
 
     def _wait(self) -> list[int]:
         """Exit codes of the children that ended by themselves, by rank."""

@@ -1,6 +1,8 @@
 """One training on two nodes: the curve of one process, and the same bytes after a node is lost."""
 
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ def submit(nodes, command):
 
     def call(output, *options, count=2, **training):
         script = output.with_suffix(".sh")
-        script.write_text(f"#!/bin/sh\nexec {command(output, *options, **training)}\n")
+        script.write_text(f"#!/bin/sh\necho $$ > {output}.pid\nexec {command(output, *options, **training)}\n")
         asked = [f"--nodes={count}", f"--ntasks={count}", "--mem=2000", "--requeue", f"--output={output}.log"]
         return nodes.run(["sbatch", "--parsable", *asked, str(script)]).stdout.strip()
 
@@ -122,21 +124,25 @@ def test_a_lost_node(number, submit, nodes, whole, tmp_path):
 
 def test_asked_to_stop_it_saves_and_the_next_job_goes_on(submit, nodes, whole, tmp_path):
     output = tmp_path / "train"
-    job = submit(output)
-    wait_until(lambda: EVERY in saved(output), 120, "the first checkpoint")
-    nodes.run(["scancel", "--batch", "--signal=TERM", job])
-    wait_until(lambda: not nodes.jobs(), 60, "the end of the job")
-    assert exit_code(nodes, job) == "75:0"
-    assert [record["outcome"] for record in attempts(output.with_name("train.work"))] == ["deadline"]
+    for step, by_pid in ((EVERY, True), (3 * EVERY, False)):
+        job = submit(output)
+        wait_until(lambda step=step: max(saved(output), default=0) >= step, 120, "a checkpoint")
+        if by_pid:
+            os.kill(int(Path(f"{output}.pid").read_text()), signal.SIGTERM)
+        else:
+            nodes.run(["scancel", "--signal=TERM", job])  # the step's tasks, on both nodes
+        wait_until(lambda: not nodes.jobs(), 150, "the end of the job")
+        assert exit_code(nodes, job) == "75:0"
     submit(output)
     finish(nodes, output)
     assert_same(output, whole)
+    assert [record["outcome"] for record in attempts(state(output).parent)] == ["deadline", "deadline", "finished"]
     assert repeated_steps(state(output)).total == 0
 
 
 def test_bad_input_ends_the_job_with_its_code(submit, nodes, tmp_path):
     job = submit(tmp_path / "train", "--set", "quantization.group_size=48")
-    wait_until(lambda: not nodes.jobs(), 60, "the end of the job")
+    wait_until(lambda: not nodes.jobs(), 150, "the end of the job")
     assert exit_code(nodes, job) == "2:0"
     assert "group_size" in (tmp_path / "train.log").read_text()
 
