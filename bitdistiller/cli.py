@@ -277,6 +277,9 @@ def train(
     processes: Annotated[
         int | None, typer.Option(help="Processes to start here [default: one per GPU; none inside torchrun or srun].")
     ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes of this SLURM job to train on; outside of a job it trains here.")
+    ] = 1,
     format: FormatOption = None,
     group_size: GroupSize = None,
     recipe: Recipe = None,
@@ -288,13 +291,14 @@ def train(
     """Distil the quantised student, on one process or on as many as the environment or --processes says."""
     given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.TrainRecipe, recipe, given)
-    from bitdistiller.distillation import processes as local
+    from bitdistiller.distillation.nodes import start
+    from bitdistiller.distillation.processes import adopt_environment, follow_launcher
 
-    if not local.adopt_environment():
-        count = local.wanted_processes(processes, options.training.engine)
-        if count > 1:
-            sys.exit(local.start_processes(count))
-    local.follow_launcher()
+    if not adopt_environment():
+        code = start(processes, options.training.engine, nodes)
+        if code is not None:
+            sys.exit(code)
+    follow_launcher()
     from bitdistiller.distillation.inputs import Inputs
     from bitdistiller.distillation.stage import run
 

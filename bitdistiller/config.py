@@ -624,6 +624,9 @@ class Run(Section):
     training: Name | None = None
     teacher: Name | None = None
     """Another full-precision model of the same vocabulary to distil from; the default is the run's own model."""
+    nodes: PositiveInt = 1
+    """Nodes of a SLURM cluster that its training runs on, each with what `resources.train` says; elsewhere one machine
+    trains it alone. No number of the result depends on it but by rounding."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
 
@@ -652,6 +655,8 @@ class Run(Section):
                 raise ValueError(f"method {self.method} takes no {key}")
         if self.teacher is not None and not method.train:
             raise ValueError(f"method {self.method} takes no teacher")
+        if self.nodes > 1 and not method.train:
+            raise ValueError(f"method {self.method} takes no nodes")
         check_method(self.method, self.format, self.pad)
         return self
 
@@ -660,7 +665,7 @@ class StageResources(Section):
     """What one job of a stage may use."""
 
     gpu: NonNegativeInt = 0
-    """GPUs on one node."""
+    """GPUs on one node (`nodes` of a run: on each)."""
     threads: PositiveInt = 1
     """CPU cores."""
     mem_mb: PositiveInt = 4000
@@ -726,6 +731,12 @@ class Experiment(Section):
                     check_trained_scales(self.trainings[run.training], run.format)
                 except ValueError as error:
                     raise ValueError(f"runs.{name}.training: {error}") from None
+                if run.nodes > 1 and self.trainings[run.training].engine == "single":
+                    engines = "auto, ddp, fsdp, zero2, zero3"
+                    raise ValueError(
+                        f"runs.{name}.nodes: {run.nodes}, but the engine of training {run.training!r} is single, which "
+                        f"is one process; accepted: {engines}"
+                    )
         for name, mix in self.mixes.items():
             if mix.teacher not in self.models:
                 raise ValueError(

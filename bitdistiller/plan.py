@@ -310,8 +310,9 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without the resources of its jobs, which change no number."""
-        return self.experiment.model_copy(update={"resources": Resources()})
+        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
+        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:

@@ -13,7 +13,8 @@ sys.path.insert(0, str(REPOSITORY))
 from bitdistiller.cluster.guard import load_plan
 from bitdistiller.plan import baselines_python, image
 from bitdistiller.recipes import as_text
-from bitdistiller.resources import cluster_settings, job_resources as resources_of
+from bitdistiller.resources import cluster_settings, spread_over_nodes
+from bitdistiller.resources import job_resources as resources_of
 from bitdistiller.stages.damage import damaged_file
 
 plan = load_plan(workflow, config)
@@ -49,6 +50,14 @@ def stage_resources(stage):
 def job_resources(stage):
     """Resources of a stage's job, in the words of the cluster that the profile describes."""
     return resources_of(stage, stage_resources(stage), CLUSTER)
+
+
+def train_resources():
+    """Resources of a training's job, which runs on the nodes of its run."""
+    one, gpus = job_resources("train"), stage_resources("train").gpu
+    return spread_over_nodes(
+        one, gpus, CLUSTER, lambda wildcards: plan.run(wildcards.run).nodes
+    )
 
 
 def demo_recipe(wildcards):

@@ -19,7 +19,9 @@ def missing_images():
     """Container images that jobs are to run in and that are not built."""
     planned = workflow.dag.needrun_jobs() if "apptainer" in DEPLOYED else []
     return {
-        image for job in planned if (image := job.container_img_url) and not exists(image)
+        image
+        for job in planned
+        if (image := job.container_img_url) and not exists(image)
     }
 
 
