@@ -1,1 +1,1 @@
-"""The cluster: what the scheduler says, jobs outside of the DAG, and what is checked before the first job."""
+"""The workflow on a SLURM cluster: what the cluster is like, and the profile that suits it."""
