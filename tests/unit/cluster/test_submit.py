@@ -77,7 +77,7 @@ def test_the_signal_before_the_walltime_saves_and_brings_the_job_back(toy, tmp_p
     assert job.wait(lambda _: None) == 0
     assert (output / "total.txt").read_text() == "12"
     text = job.log.read_text()
-    assert text.count("Starting with LocalJobEnvironment") == 2
+    assert text.count("Starting with JobEnvironment") == 2
     assert text.count(f"job_id={job.job_id}") == 2
     assert '"deadline"' in (tmp_path / "out.work" / "attempts.jsonl").read_text()
 
