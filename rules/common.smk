@@ -12,6 +12,7 @@ sys.path.insert(0, str(REPOSITORY))
 from bitdistiller.errors import InputError
 from bitdistiller.plan import Plan, baselines_python
 from bitdistiller.recipes import as_text, load_experiment
+from bitdistiller.resources import cluster_settings, job_resources as resources_of
 
 
 def load_plan():
@@ -33,6 +34,7 @@ CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 os.environ.setdefault(
     "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
 )
+CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
 ]
@@ -55,10 +57,8 @@ def stage_resources(stage):
 
 
 def job_resources(stage):
-    """Resources of a stage's job; GPUs are named only where some are wanted."""
-    wanted = stage_resources(stage)
-    gpus = {"gpu": wanted.gpu, "nodes": 1} if wanted.gpu else {}
-    return {"mem_mb": wanted.mem_mb, "runtime": wanted.runtime} | gpus
+    """Resources of a stage's job, in the words of the cluster that the profile describes."""
+    return resources_of(stage, stage_resources(stage), CLUSTER)
 
 
 def demo_recipe(wildcards):
