@@ -484,6 +484,39 @@ def submit(
     sys.exit(submit_and_show(arguments, request, folder, executor, wait=wait))
 
 
+@app.command()
+def doctor(
+    config: Config = Path("config.yaml"),
+    profile: Annotated[str, typer.Option(help="Snakemake profile: its name, or the path of its file.")] = "slurm",
+    partition: Annotated[str | None, typer.Option(help="Partition of all jobs, in place of the profile's.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account of the probes [default: the profile's]")] = None,
+    python: Annotated[str | None, typer.Option(help="The Python that runs Snakemake [default: this one]")] = None,
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Submit a small job to each partition.")] = True,
+    patience: Annotated[float, typer.Option(help="Minutes such a job may wait for its start.", min=0.0)] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Check cluster, profile and experiment before the first job, and say what to change; exit code 1 for errors."""
+    from bitdistiller.cluster.doctor.diagnose import Options, diagnose, exit_code
+    from bitdistiller.cluster.doctor.profile_file import find_profile
+    from bitdistiller.cluster.doctor.show import as_json as to_json
+    from bitdistiller.cluster.doctor.show import show as show_findings
+    from bitdistiller.plan import Plan
+
+    asked = Options(partition, account, python, jobs, patience)
+    findings = diagnose(Plan(load_experiment(config)), find_profile(profile), asked)
+    code = exit_code(findings)
+    typer.echo(to_json(findings, code)) if as_json else show_findings(findings)
+    sys.exit(code)
+
+
+@app.command(hidden=True)
+def probe(folder: Annotated[Path, typer.Argument(help="Where `doctor` put its questions.")]) -> None:
+    """Look around on a compute node; `doctor` submits this."""
+    from bitdistiller.cluster.doctor.probe import run_probe
+
+    run_probe(folder)
+
+
 def _experiment(path: Path, text: str | None) -> config.Experiment:
     return load_recipe(config.Experiment, text, []) if text else load_experiment(path)
 
