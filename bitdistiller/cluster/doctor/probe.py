@@ -98,7 +98,7 @@ def srun_problem() -> str:
 
 
 def lock_of(path: Path) -> str:
-    """Whether the lock that the login node holds on a file is one here too: exclusive, shared, or the system's error."""
+    """Whether the lock that the login node holds is one here too: exclusive, shared, or the system's error."""
     try:
         with path.open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -78,12 +78,18 @@ def check_gpus(situation: Situation) -> Iterator[Finding]:
         count = max((gpus_of(node, demand.gpu_type) for node in nodes), default=0)
         if count < demand.gpus:
             bad.append(_too_few(situation, demand, nodes, count))
-        elif not any(demand.fits(node) for node in nodes):
+        elif _fits_apart(demand, nodes) and not any(demand.fits(node) for node in nodes):
             seen = f"{demand.stage}: no single node of {demand.partition} has its GPUs, memory and cores together"
             bad.append(error("gpus", seen, f"lower resources.{demand.stage}, or choose another partition"))
     yield from bad
     if not bad and situation.partitions:
         yield ok("gpus", f"at most {most} in a job" if most else "no stage asks for any")
+
+
+def _fits_apart(demand: Demand, nodes: list[Node]) -> bool:
+    """Whether memory and cores are there at all; their own checks say so otherwise."""
+    most = max(node.memory_mb for node in nodes), max(node.cpus for node in nodes)
+    return demand.mem_mb <= most[0] and demand.threads <= most[1]
 
 
 def _too_few(situation: Situation, demand: Demand, nodes: list[Node], count: int) -> Finding:

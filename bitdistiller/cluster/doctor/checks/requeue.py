@@ -16,9 +16,7 @@ def check_requeue(situation: Situation) -> Iterator[Finding]:
     default = situation.facts.number("JobRequeue")
     advice = "set slurm-requeue: true in the profile"
     if not situation.profile.requeue and default:
-        yield error(
-            "requeue", "SLURM requeues jobs (JobRequeue=1) that Snakemake submits again: both would run", advice
-        )
+        yield error("requeue", "SLURM requeues jobs (JobRequeue=1) that Snakemake submits again: both run", advice)
     elif not situation.profile.requeue:
         yield error("requeue", "jobs do not come back (JobRequeue=0), and Snakemake waits for preempted ones", advice)
     elif refusing := [name for name, granted in _granted(situation).items() if granted is False]:

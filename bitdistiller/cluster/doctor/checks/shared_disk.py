@@ -28,9 +28,7 @@ def check_locks(situation: Situation) -> Iterator[Finding]:
             yield ok("locks", f"{target.name}: locks hold between nodes")
         elif answer.lock == "shared":
             seen = f"{target.name}: a lock of this node does not hold there"
-            advice = (
-                "mount with cluster-wide locks (Lustre: flock, NFS: not nolock); else two attempts may start at once"
-            )
+            advice = "mount with cluster-wide locks (Lustre: flock, NFS: not nolock): two attempts may start at once"
             yield warning("locks", seen, advice)
         else:
             yield error("locks", f"{target.name}: {answer.lock}", "stages need flock: use another disk for work/")
