@@ -461,7 +461,7 @@ def submit(
     attach: Annotated[str | None, typer.Option(help="Follow this job, submitted before.", metavar="JOB")] = None,
 ) -> None:
     """Run a command as a job that comes back under its id after timeouts and preemptions; or attach to one."""
-    from bitdistiller.cluster.submit import Request
+    from bitdistiller.cluster.request import Request
     from bitdistiller.cluster.terminal import attach_to, checked, submit_and_show
 
     if attach is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from bitdistiller.cluster.command import Command
+from bitdistiller.cluster.growing_file import GrowingFile
 from bitdistiller.cluster.states import ENDED, local_state, slurm_state
 from bitdistiller.distillation.processes import verdict
 from bitdistiller.errors import BitDistillerError, InputError, TryAgain
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 MOST_SECONDS_BETWEEN_STATES = 20.0
@@ -108,6 +112,7 @@ class _Watch:
         self.job = job
         self._pause, self._next = 1.0, 0.0
         self._ended_at: float | None = None
+        self._state: str | None = None
 
     def check(self) -> None:
         """Raises once the state has been an end for LATENCY_SECONDS, without a result."""
@@ -115,6 +120,9 @@ class _Watch:
         if now < self._next:
             return
         state = self.job.state
+        if state != self._state:
+            logger.info("job %s: %s", self.job.job_id, state)
+            self._state = state
         if state not in ENDED:
             self._ended_at = None
             self._pause = min(1.5 * self._pause, MOST_SECONDS_BETWEEN_STATES)
@@ -130,27 +138,6 @@ class _Watch:
         if state in {"FAILED", "COMPLETED", "OUT_OF_MEMORY"}:
             return JobFailed(f"{said}; its log: {self.job.log}")
         return TryAgain(f"{said}; the same command goes on from here")
-
-
-class GrowingFile:
-    """What is new in a text file since the last look, which may not exist yet, and starts over when it was cut."""
-
-    def __init__(self, path: Path, tail: int) -> None:
-        self.path, self.tail = path, tail
-        self._position: int | None = None
-
-    def news(self) -> str:
-        """The text since the last call; at the first, the last `tail` lines."""
-        if not self.path.exists():
-            return ""
-        with self.path.open("rb") as handle:
-            if self._position is None:
-                data = b"".join(handle.readlines()[-self.tail :])
-            else:
-                handle.seek(self._position if self.path.stat().st_size >= self._position else 0)
-                data = handle.read()
-            self._position = handle.tell()
-        return data.decode(errors="replace")
 
 
 def _known(folder: Path) -> str:

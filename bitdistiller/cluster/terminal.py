@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast, get_args
 
 from bitdistiller.cluster.attach import SubmittedJob
-from bitdistiller.cluster.submit import ExecutorName, Request, submit
+from bitdistiller.cluster.request import ExecutorName, Request
+from bitdistiller.cluster.submit import submit
 from bitdistiller.errors import InputError
 
 EXIT_DETACHED = 130

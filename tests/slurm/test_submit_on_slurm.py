@@ -16,7 +16,8 @@ from slurm.rig.daemons import wait_until
 from slurm.rig.settings import Settings
 
 from bitdistiller.cluster.attach import SubmittedJob
-from bitdistiller.cluster.submit import Request, submit
+from bitdistiller.cluster.request import Request
+from bitdistiller.cluster.submit import submit
 from bitdistiller.errors import InputError, TryAgain
 
 TESTS = Path(__file__).parents[1]
@@ -115,6 +116,32 @@ def test_a_preempted_job_with_a_grace_time_saves_first(make_cluster, toy, tmp_pa
     monkeypatch.setenv("PATH", cluster.environment["PATH"])
     preempt(cluster, toy, tmp_path / "out")
     assert attempts(tmp_path / "out") == ["deadline", "finished"]
+    cluster.stop()
+
+
+def test_a_preempted_job_that_only_gets_sigterm_saves_too(make_cluster, toy, tmp_path, monkeypatch):
+    """As on clusters without preempt_send_user_signal."""
+    cluster = make_cluster(Settings(accounting=False, grace=20))
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("PATH", cluster.environment["PATH"])
+    conf = cluster.places.slurm_conf
+    conf.write_text(conf.read_text().replace("SlurmctldParameters=preempt_send_user_signal\n", ""))
+    cluster.run(["scontrol", "reconfigure"])
+    preempt(cluster, toy, tmp_path / "out")
+    assert attempts(tmp_path / "out") == ["deadline", "finished"]
+    cluster.stop()
+
+
+def test_a_job_of_a_lost_node_goes_on_elsewhere(make_cluster, toy, tmp_path, monkeypatch):
+    cluster = make_cluster(Settings(accounting=False))
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("PATH", cluster.environment["PATH"])
+    job = toy(tmp_path / "out", "--steps", 20, "--sleep", 0.3)
+    wait_until(lambda: steps(tmp_path / "out") >= 2, 60, "two steps")
+    cluster.crash(cluster.jobs()[0]["node"])
+    assert finish(job) == 0
+    assert (tmp_path / "out" / "total.txt").read_text() == "20"
+    assert attempts(tmp_path / "out") == ["finished"]
     cluster.stop()
 
 

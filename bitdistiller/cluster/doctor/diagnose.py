@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bitdistiller.cluster.doctor.checks import CHECKS
 from bitdistiller.cluster.doctor.finding import Finding
-from bitdistiller.cluster.doctor.probing import probe_all, targets
+from bitdistiller.cluster.doctor.probing import probe_all
 from bitdistiller.cluster.doctor.profile_file import UNSET, Profile
 from bitdistiller.cluster.doctor.situation import Situation, describe, question_of
+from bitdistiller.cluster.doctor.targets import targets
 from bitdistiller.plan import Plan
 
 

@@ -6,54 +6,23 @@ import fcntl
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bitdistiller.cluster.attach import SubmittedJob
-from bitdistiller.cluster.doctor.demand import Demand
 from bitdistiller.cluster.doctor.machine import Question
 from bitdistiller.cluster.doctor.probe import PATIENCE_SECONDS, ROUNDS, Answer, read_answer
+from bitdistiller.cluster.doctor.targets import Silence, Target, request_of
 from bitdistiller.cluster.states import ENDED
-from bitdistiller.cluster.submit import Request, submit
+from bitdistiller.cluster.submit import submit
 from bitdistiller.errors import InputError
 from bitdistiller.stages.files import write_json, write_text
 
-PROBE_MINUTES = 10
-PROBE_MEM_MB = 2000
 LATE_SECONDS = 60.0
 """How long after its job has ended an answer may appear."""
 
 
-@dataclass(frozen=True)
-class Silence:
-    """A probe that gave no answer, and whether that is the cluster's fault or only its queue's."""
-
-    reason: str
-    advice: str
-    waiting: bool = False
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where to probe: a partition, with a GPU or without."""
-
-    partition: str | None
-    gpu: bool
-    gpu_gres: str = ""
-
-    @property
-    def name(self) -> str:
-        """For the terminal."""
-        return f"{self.partition or 'default partition'}{', GPU' if self.gpu else ''}"
-
-
 Probes = dict[Target, Answer | Silence]
-
-
-def targets(demands: list[Demand], gpu_gres: str) -> list[Target]:
-    """One for each partition that jobs without GPUs go to, and each that jobs with them go to."""
-    found = (Target(demand.partition, demand.gpus > 0, gpu_gres if demand.gpus else "") for demand in demands)
-    return list(dict.fromkeys(found))
 
 
 def probe_all(wanted: list[Target], question: Question, folder: Path, account: str | None, minutes: float) -> Probes:
@@ -119,21 +88,6 @@ class _Probe:
         lines = self.job.log.read_text(errors="replace").strip().splitlines()
         telling = [line for line in lines if "error" in line.lower() or "No such file" in line] or lines
         return Silence(f"{said}: {telling[-1] if telling else 'its log is empty'}", f"its log: {self.job.log}")
-
-
-def request_of(target: Target, account: str | None) -> Request:
-    """The smallest job that can tell."""
-    extra = (f"gres={target.gpu_gres}:1",) if target.gpu_gres else ()
-    return Request(
-        partition=target.partition,
-        account=account,
-        gpus=1 if target.gpu and not extra else None,
-        mem_mb=PROBE_MEM_MB,
-        minutes=PROBE_MINUTES,
-        name="bitdistiller-doctor",
-        requeues=0,
-        extra=extra,
-    )
 
 
 def _talk(folder: Path) -> Iterator[tuple[float, float] | None]:

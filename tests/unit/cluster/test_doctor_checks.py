@@ -15,10 +15,10 @@ from bitdistiller.cluster.doctor.diagnose import examine, exit_code
 from bitdistiller.cluster.doctor.finding import Finding, error, ok, skipped, warning
 from bitdistiller.cluster.doctor.machine import Machine, Question, ask_python, is_writable, look
 from bitdistiller.cluster.doctor.probe import Answer, Gpus, lock_of, read_answer
-from bitdistiller.cluster.doctor.probing import Silence, Target, request_of, targets
 from bitdistiller.cluster.doctor.profile_file import Profile, find_profile
 from bitdistiller.cluster.doctor.show import as_json, show
 from bitdistiller.cluster.doctor.situation import Situation
+from bitdistiller.cluster.doctor.targets import Silence, Target, request_of, targets
 from bitdistiller.cluster.slurm import ClusterFacts, parse_nodes, parse_partitions
 from bitdistiller.config import Experiment
 from bitdistiller.errors import InputError

@@ -13,10 +13,12 @@ import pytest
 from helpers.processes import finish, start, wait_for
 
 from bitdistiller.cluster import attach
-from bitdistiller.cluster.attach import GrowingFile, SubmittedJob
+from bitdistiller.cluster.attach import SubmittedJob
 from bitdistiller.cluster.child import Child
+from bitdistiller.cluster.growing_file import GrowingFile
+from bitdistiller.cluster.request import Request, parameters
 from bitdistiller.cluster.states import slurm_state
-from bitdistiller.cluster.submit import Request, make_command, parameters, submit
+from bitdistiller.cluster.submit import make_command, submit
 from bitdistiller.cluster.terminal import attach_to, checked, submit_and_show
 from bitdistiller.errors import InputError, TryAgain
 

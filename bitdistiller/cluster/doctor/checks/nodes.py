@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from bitdistiller.cluster.doctor.checks.here import PLUGIN, files, limits
 from bitdistiller.cluster.doctor.finding import Finding, error, ok, skipped, warning
 from bitdistiller.cluster.doctor.probe import Answer
-from bitdistiller.cluster.doctor.probing import Target
 from bitdistiller.cluster.doctor.situation import Situation
+from bitdistiller.cluster.doctor.targets import Target
 
 NODE_PROCESSES = 1024
 NODE_FILES = 1024
