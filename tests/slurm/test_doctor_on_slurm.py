@@ -32,6 +32,9 @@ class Patient:
     profile: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=lambda: {"export": {"gpu": 1}})
+    mounts: str = ""
+    """Shell commands that change what only the doctor sees, and not the compute nodes."""
+    interpreter: str = sys.executable
 
     def examine(self, *arguments: str, **environment: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
         """Exit code, and (level, seen) of each check by its name."""
@@ -42,7 +45,9 @@ class Patient:
         }
         (self.home / "profile.yaml").write_text(yaml.safe_dump(keys))
         (self.home / "config.yaml").write_text(yaml.safe_dump(self.experiment()))
-        command = [sys.executable, "-m", "bitdistiller", "doctor", "--profile", "profile.yaml", "--json"]
+        command = [self.interpreter, "-m", "bitdistiller", "doctor", "--profile", "profile.yaml", "--json"]
+        if self.mounts:
+            command = ["unshare", "--mount", "sh", "-ec", f'{self.mounts}\nexec "$@"', "sh", *command]
         if "--python" not in arguments:
             arguments = (*arguments, "--python", str(self.python))
         variables = {**self.cluster.environment, "PYTHONPATH": str(REPOSITORY), **environment}
@@ -80,6 +85,13 @@ def cluster_with(make_cluster: Callable[..., Cluster]) -> Callable[..., Cluster]
         return made[key]
 
     return get
+
+
+@pytest.fixture
+def private_mounts() -> None:
+    """Skip where a process may not have mounts of its own."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("unshare --mount is not permitted here")
 
 
 def levels(found: dict[str, list[tuple[str, str]]], name: str) -> set[str]:
@@ -175,6 +187,27 @@ def test_a_python_that_compute_nodes_do_not_have(cluster_with, patient, slurm_py
     _, found = patient(cluster_with(), resources={}).examine("--python", str(python))
     assert levels(found, "plugin") == {"ok"}
     assert levels(found, "environment") == {"error"}
+
+
+@pytest.mark.usefixtures("private_mounts")
+def test_a_folder_that_compute_nodes_do_not_share(cluster_with, patient):
+    (someone := patient(cluster_with(), resources={})).mounts = "mkdir -p work && mount -t tmpfs none work"
+    code, found = someone.examine()
+    assert code == 1
+    assert levels(found, "nodes") == {"error"}
+    assert "without a log here" in found["nodes"][0][1]
+
+
+@pytest.mark.usefixtures("private_mounts")
+def test_an_environment_that_compute_nodes_do_not_see(cluster_with, patient, tmp_path):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    someone = patient(cluster_with(), resources={}, interpreter=str(hidden / "bin" / "python"))
+    someone.mounts = f"mount --bind {sys.prefix} {hidden}"
+    code, found = someone.examine()
+    assert code == 1
+    assert levels(found, "nodes") == {"error"}
+    assert f"{hidden}/bin/python is not there" in found["nodes"][0][1]
 
 
 def test_a_python_without_the_plugin(cluster_with, patient):

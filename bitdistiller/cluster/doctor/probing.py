@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -85,9 +86,18 @@ class _Probe:
         said = f"job {self.job.job_id} ended without an answer ({state})"
         if not self.job.log.exists():
             return Silence(f"{said} and without a log here", f"put {self.folder} on a disk that compute nodes share")
-        lines = self.job.log.read_text(errors="replace").strip().splitlines()
-        telling = [line for line in lines if "error" in line.lower() or "No such file" in line] or lines
-        return Silence(f"{said}: {telling[-1] if telling else 'its log is empty'}", f"its log: {self.job.log}")
+        text = self.job.log.read_text(errors="replace")
+        if f"{sys.executable}: No such file" in text:
+            advice = "put the environment on a disk that compute nodes share"
+            return Silence(f"{said}: {sys.executable} is not there", advice)
+        return Silence(f"{said}: {telling_line(text)}", f"its log: {self.job.log}")
+
+
+def telling_line(log: str) -> str:
+    """The first line that says what went wrong, else the last."""
+    lines = log.strip().splitlines() or ["its log is empty"]
+    telling = [line for line in lines if "error" in line.lower() and "Exited with exit code" not in line]
+    return (telling or lines[-1:])[0]
 
 
 def _talk(folder: Path) -> Iterator[tuple[float, float] | None]:

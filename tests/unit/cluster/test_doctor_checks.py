@@ -15,6 +15,7 @@ from bitdistiller.cluster.doctor.diagnose import examine, exit_code
 from bitdistiller.cluster.doctor.finding import Finding, error, ok, skipped, warning
 from bitdistiller.cluster.doctor.machine import Machine, Question, ask_python, is_writable, look
 from bitdistiller.cluster.doctor.probe import Answer, Gpus, lock_of, read_answer
+from bitdistiller.cluster.doctor.probing import telling_line
 from bitdistiller.cluster.doctor.profile_file import Profile, find_profile
 from bitdistiller.cluster.doctor.show import as_json, show
 from bitdistiller.cluster.doctor.situation import Situation
@@ -173,6 +174,7 @@ PROFILE_FAULTS = [
     (defaults(slurm_account="CHANGE_ME"), {"profile": "error"}),
     (defaults(slurm_partition="low"), {"partition": "error", "preemption": "error"}),
     (defaults(gpu_partition="cpu"), {"gpus": "error"}),
+    (defaults(gpu_partition="nowhere"), {"partition": "error"}),
     (defaults(gpu_gres="gpu:h100"), {"gpus": "error"}),
     (defaults(gpu_gres="gpu:a100"), {}),
     (
@@ -286,6 +288,19 @@ def test_a_python_that_cannot_import_snakemake(tmp_path):
     script.write_text("#!/bin/sh\necho 'ModuleNotFoundError: snakemake' >&2\nexit 1\n")
     script.chmod(0o755)
     assert ask_python(str(script)) == (f"{script}: ModuleNotFoundError: snakemake", {})
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", "its log is empty"),
+        ("a\nb\n", "b"),
+        ("a\nsrun: error: x\nsrun: error: c1: task 0: Exited with exit code 2", "srun: error: x"),
+        ("a\nsrun: error: c1: task 0: Exited with exit code 2", "srun: error: c1: task 0: Exited with exit code 2"),
+    ],
+)
+def test_the_line_of_a_log_that_tells(log, line):
+    assert telling_line(log) == line
 
 
 def test_a_free_lock_is_shared_and_a_missing_folder_an_error(tmp_path):
