@@ -356,6 +356,12 @@ class Plan:
             "or start snakemake with --software-deployment-method conda"
         )
 
+    def local_files(self) -> list[Path]:
+        """Local files that jobs read: those of models, mixes, calibrations and evaluations."""
+        models = [model.path for model in self.experiment.models.values() if model.path]
+        found = [[*path.glob("*.*")] or [path / "config.json"] for path in models]
+        return sorted({path for paths in found for path in paths} | {path for _, path in self._local_paths()})
+
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():
             yield from ((f"mixes.{name}.sources.{i}.path", s.path) for i, s in enumerate(mix.sources) if s.path)
