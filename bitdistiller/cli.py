@@ -177,6 +177,9 @@ def generate(
 ) -> None:
     """Let the full-precision model complete the prompts of one shard."""
     options = load_recipe(config.Mix, recipe, _changes(changes, teacher="model"))
+    from bitdistiller.generation.serving import enter
+
+    enter(options.generation.engine)
     from bitdistiller.generation.stage import run
 
     budget = _budget(time_budget, walltime)

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bitdistiller"
-TOP = ("errors", "config", "recipes", "plan", "options")
+TOP = ("errors", "config", "recipes", "environments", "plan", "options")
 ROOMS = (
     *TOP,
     "stages",
