@@ -339,6 +339,9 @@ def evaluate(
 ) -> None:
     """Run one evaluation: predictions first, metrics second."""
     options = load_recipe(config.EvaluateRecipe, recipe, changes)
+    from bitdistiller.evaluation.writing import enter
+
+    enter(options.evaluation, model)
     from bitdistiller.evaluation.stage import run
 
     run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
@@ -404,7 +407,7 @@ def check(config: Config = Path("config.yaml")) -> None:
     plan.check()
     runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
     typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
-    needed = plan.needs_library(Path())
+    needed = plan.missing_environment(Path())
     if needed:
         typer.echo(f"{config}: {needed}")
 

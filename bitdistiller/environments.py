@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -11,11 +12,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: its directory in the repository, the variable that names another interpreter, how to make it."""
+    """
+    One environment: what it is called, its directory in the repository, the target that makes it.
 
+    variable: names another interpreter in its place. package: where this is importable, no other environment is needed.
+    """
+
+    title: str
     directory: Path
-    variable: str
     target: str
+    variable: str
+    package: str | None = None
 
     def python(self, root: Path = REPOSITORY) -> str:
         """The interpreter that the variable names, else that of the finished environment in `root`, else `python`."""
@@ -23,10 +30,20 @@ class Environment:
         finished = str(here / "bin" / "python") if (here / ".ready").exists() else "python"
         return os.environ.get(self.variable) or finished
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its package can be imported by this process; it is not, because that may take many seconds."""
+        return self.package is not None and find_spec(self.package) is not None
+
     def is_missing(self, root: Path = REPOSITORY) -> bool:
-        """Whether there is neither the environment nor another interpreter."""
-        return self.python(root) == "python"
+        """Whether work that needs it could run nowhere."""
+        return self.python(root) == "python" and not self.is_here
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is missing."""
+        return f"run `make {self.target}` once, or start snakemake with --software-deployment-method conda"
 
 
-BASELINES = Environment(Path(".venv-baselines"), "BASELINES_PYTHON", "baselines")
-SERVE = Environment(Path(".venv-serve"), "SERVE_PYTHON", "env-serve")
+BASELINES = Environment("the baselines' environment", Path(".venv-baselines"), "baselines", "BASELINES_PYTHON")
+SERVE = Environment("the serving environment", Path(".venv-serve"), "env-serve", "SERVE_PYTHON", "vllm")

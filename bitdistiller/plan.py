@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,10 @@ from bitdistiller.config import (
     TrainRecipe,
     WarmStartRecipe,
 )
+from bitdistiller.environments import BASELINES, SERVE, Environment
 from bitdistiller.errors import InputError
 
 RESULTS = Path("results")
-BASELINES = Path(".venv-baselines")
-
-
-def baselines_python(root: Path) -> str:
-    """The interpreter of the environment that `make baselines` finished in `root`, or whichever is on the path."""
-    return str(root / BASELINES / "bin" / "python") if (root / BASELINES / ".ready").exists() else "python"
 
 
 class Plan:
@@ -335,15 +330,35 @@ class Plan:
         """The runs whose weights a library chooses."""
         return [name for name in self.experiment.runs if self.method(name).baseline]
 
-    def needs_library(self, root: Path) -> str:
-        """What to do before this experiment's baselines can run in the repository `root`, as one line, or nothing."""
-        if not self.baselines or baselines_python(root) != "python":
-            return ""
-        run = self.baselines[0]
-        return (
-            f"runs.{run}: method {self.run(run).method} needs the baselines' environment; run `make baselines` once, "
-            "or start snakemake with --software-deployment-method conda"
-        )
+    def environments(self) -> Iterator[tuple[str, str, Environment]]:
+        """Rule, what in the experiment asks for it, and environment, of all work that cannot run in ours."""
+        for run in self.baselines:
+            yield "baseline", f"runs.{run}: method {self.run(run).method}", BASELINES
+        for name, mix in self.experiment.mixes.items():
+            if mix.generation.engine == "vllm":
+                yield "generate", f"mixes.{name}.generation.engine: vllm", SERVE
+        for name, evaluation in self.experiment.evaluations.items():
+            if getattr(evaluation, "engine", None) == "vllm":
+                yield "evaluate", f"evaluations.{name}.engine: vllm", SERVE
+
+    def missing_environment(self, root: Path, rules: Collection[str] | None = None) -> str:
+        """What to do before these rules (None: all) can run in the repository `root`, as one line, or nothing."""
+        for rule, asked, environment in self.environments():
+            if (rules is None or rule in rules) and environment.is_missing(root):
+                return f"{asked} needs {environment.title}; {environment.remedy}"
+        return ""
+
+    def serves_mix(self, mix: str) -> bool:
+        """Whether `generate` runs in the serving environment: asked for vLLM, or `auto` with a GPU."""
+        return self._serves("generate", self.experiment.mixes[mix].generation.engine)
+
+    def serves_evaluation(self, run: str, evaluation: str) -> bool:
+        """The same of `evaluate`; `auto` leaves quantised models to transformers."""
+        engine = getattr(self.experiment.evaluations[evaluation], "engine", "transformers")
+        return self._serves("evaluate", "transformers" if engine == "auto" and self.method(run).quantised else engine)
+
+    def _serves(self, stage: str, engine: str) -> bool:
+        return engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():

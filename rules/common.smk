@@ -9,8 +9,9 @@ from shlex import quote
 REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
+from bitdistiller.environments import BASELINES
 from bitdistiller.errors import InputError
-from bitdistiller.plan import Plan, baselines_python
+from bitdistiller.plan import Plan
 from bitdistiller.recipes import as_text, load_experiment
 
 
@@ -31,7 +32,7 @@ plan = load_plan()
 experiment = plan.experiment
 CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
+    "BASELINES_PYTHON", "python" if CONDA else BASELINES.python(REPOSITORY)
 )
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
@@ -138,6 +139,11 @@ def cache_run(wildcards):
 def run_clip(wildcards):
     """Clip ranges of a run: empty for a method without them."""
     return str(plan.clip(wildcards.run)) if plan.method(wildcards.run).clip else []
+
+
+def writing_conda(serving):
+    """Conda environment of a stage that lets a model write."""
+    return "../envs/serve.yaml" if serving else "../envs/train.yaml"
 
 
 def digest_of(directory):

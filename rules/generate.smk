@@ -14,7 +14,7 @@ rule generate:
     benchmark:
         "logs/benchmark/generate/{model}.{mix}.{shard}.tsv"
     conda:
-        "../envs/train.yaml"
+        lambda wildcards: writing_conda(plan.serves_mix(wildcards.mix))
     threads: stage_resources("generate").threads
     resources:
         **job_resources("generate"),

@@ -3,11 +3,12 @@
 from snakemake.exceptions import WorkflowError
 
 
-def require_baselines():
-    """End before the first job where a baseline is to run and its libraries are nowhere."""
-    planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
-    if planned and not CONDA and plan.needs_library(REPOSITORY):
-        raise WorkflowError(f"error: {plan.needs_library(REPOSITORY)}")
+def require_environments():
+    """End before the first job where one is to run whose libraries are nowhere."""
+    planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    missing = plan.missing_environment(REPOSITORY, planned)
+    if missing and not CONDA:
+        raise WorkflowError(f"error: {missing}")
 
 
 def start_panel():

@@ -9,7 +9,7 @@ from pathlib import Path
 from bitdistiller.environments import SERVE
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Engine
-from bitdistiller.generation.serving import gpu_count, has_vllm
+from bitdistiller.generation.serving import gpu_count
 from bitdistiller.stages.files import read_json, write_json
 
 RECORD = "engine.json"
@@ -37,25 +37,27 @@ def settle(configured: str, work: Path) -> str:
     The first attempt records it there and later ones keep to it, so that no output is the work of two engines. Raises
     InputError where that engine cannot run here.
     """
-    record = work / RECORD
-    if record.exists():
-        engine = read_json(record)["engine"]
-    elif configured == "auto":
-        begun = any(work.iterdir())  # by a version that recorded none and had transformers alone
-        engine = "vllm" if not begun and has_vllm() and gpu_count() else "transformers"
-    else:
-        engine = configured
-    if engine == "vllm" and not has_vllm():
+    begun = "transformers" if any(work.iterdir()) else None  # a version that recorded none had this engine alone
+    engine = recorded(work) or (configured if configured != "auto" else begun or _automatic())
+    if engine == "vllm" and not SERVE.is_here:
         raise InputError(_missing(configured, work))
-    write_json(record, {"engine": engine})
+    write_json(work / RECORD, {"engine": engine})
     return engine
 
 
+def _automatic() -> str:
+    return "vllm" if SERVE.is_here and gpu_count() else "transformers"
+
+
+def recorded(work: Path) -> str | None:
+    """The engine that wrote what is in `work`; None where none was needed."""
+    return read_json(work / RECORD)["engine"] if (work / RECORD).exists() else None
+
+
 def _missing(configured: str, work: Path) -> str:
-    remedy = f"run `make {SERVE.target}` once, start snakemake with --software-deployment-method conda, or set "
     if configured == "vllm":
-        return f"engine: vllm: cannot be imported here; {remedy}engine: transformers"
-    return f"{work}: was begun with vLLM, which cannot be imported here; {remedy}this directory aside to begin anew"
+        return f"engine: vllm: cannot be imported here; {SERVE.remedy}; or set engine: transformers"
+    return f"{work}: was begun with vLLM, which cannot be imported here; {SERVE.remedy}; or remove it to begin anew"
 
 
 def open_engine(name: str, wanted: Wanted) -> Engine:
@@ -75,7 +77,7 @@ def _transformers(wanted: Wanted) -> Engine:
 
 
 def _vllm(wanted: Wanted) -> Engine:
-    from bitdistiller.generation.vllm_engine import open_vllm
+    from bitdistiller.generation.replicas import open_vllm
 
     return open_vllm(wanted)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from bitdistiller.environments import REPOSITORY, SERVE
@@ -13,11 +12,6 @@ from bitdistiller.environments import REPOSITORY, SERVE
 logger = logging.getLogger(__name__)
 
 ENTERED = "BITDISTILLER_SERVING"
-
-
-def has_vllm() -> bool:
-    """Whether vLLM can be imported here; it is not, because that takes many seconds."""
-    return find_spec("vllm") is not None
 
 
 def gpu_count() -> int:
@@ -34,7 +28,7 @@ def enter(engine: str) -> None:
     The process, its job and its signals stay the same. Does nothing where there is no such environment, and for `auto`
     where there is no GPU.
     """
-    if engine == "transformers" or has_vllm() or SERVE.is_missing() or ENTERED in os.environ:
+    if engine == "transformers" or SERVE.is_here or SERVE.is_missing() or ENTERED in os.environ:
         return
     if engine == "auto" and not gpu_count():
         return

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Completion, Engine, Sampling
+from bitdistiller.generation.engine import Completion, Sampling
 from bitdistiller.generation.engines import Wanted
 from bitdistiller.generation.serving import gpu_count
 from bitdistiller.generation.transformers_engine import end_tokens
@@ -87,11 +87,6 @@ class VllmEngine:
         kept = list(output.token_ids)[: -1 if ended else None]
         text = self.tokenizer.decode(kept, skip_special_tokens=True)
         return Completion(text, kept, prompt_tokens, "eos" if ended else "length")
-
-
-def open_vllm(wanted: Wanted) -> Engine:
-    """The model on all GPUs of this job, in as many copies as `place` says; on the CPU where there is none."""
-    return VllmEngine(wanted)
 
 
 def start(wanted: Wanted, tensor: int, context: int) -> Any:

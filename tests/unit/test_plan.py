@@ -275,11 +275,13 @@ def test_a_library_s_run(experiment, tmp_path):
     recipe = plan.baseline_recipe("gptq")
     assert (recipe.method, recipe.calibration) == ("gptq", plan.clip_recipe("int2").calibration)
     assert "gptq" not in plan.clips.values()
-    assert plan.needs_library(tmp_path).startswith("runs.gptq: method gptq needs the baselines' environment; run `make")
+    assert plan.missing_environment(tmp_path).startswith(
+        "runs.gptq: method gptq needs the baselines' environment; run `make"
+    )
     (tmp_path / ".venv-baselines").mkdir()
     (tmp_path / ".venv-baselines" / ".ready").touch()
-    assert plan.needs_library(tmp_path) == ""
-    assert experiment().needs_library(tmp_path / "other") == ""
+    assert plan.missing_environment(tmp_path) == ""
+    assert experiment().missing_environment(tmp_path / "other") == ""
 
 
 @pytest.mark.parametrize(
