@@ -348,17 +348,19 @@ class Plan:
                 return f"{asked} needs {environment.title}; {environment.remedy}"
         return ""
 
-    def serves_mix(self, mix: str) -> bool:
-        """Whether `generate` runs in the serving environment: asked for vLLM, or `auto` with a GPU."""
-        return self._serves("generate", self.experiment.mixes[mix].generation.engine)
+    def mix_environment(self, mix: str) -> str:
+        """Conda file of `generate`: the serving environment's where vLLM is asked for, or `auto` has a GPU."""
+        return self._writing_environment("generate", self.experiment.mixes[mix].generation.engine)
 
-    def serves_evaluation(self, run: str, evaluation: str) -> bool:
-        """The same of `evaluate`; `auto` leaves quantised models to transformers."""
+    def evaluation_environment(self, run: str, evaluation: str) -> str:
+        """Conda file of `evaluate`; `auto` leaves quantised models to transformers."""
         engine = getattr(self.experiment.evaluations[evaluation], "engine", "transformers")
-        return self._serves("evaluate", "transformers" if engine == "auto" and self.method(run).quantised else engine)
+        left = engine == "auto" and self.method(run).quantised
+        return self._writing_environment("evaluate", "transformers" if left else engine)
 
-    def _serves(self, stage: str, engine: str) -> bool:
-        return engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
+    def _writing_environment(self, stage: str, engine: str) -> str:
+        serves = engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
+        return f"../envs/{'serve' if serves else 'train'}.yaml"
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():

@@ -141,11 +141,6 @@ def run_clip(wildcards):
     return str(plan.clip(wildcards.run)) if plan.method(wildcards.run).clip else []
 
 
-def writing_conda(serving):
-    """Conda environment of a stage that lets a model write."""
-    return "../envs/serve.yaml" if serving else "../envs/train.yaml"
-
-
 def digest_of(directory):
     """The digest files of one directory or of several."""
     directories = [directory] if isinstance(directory, str) else directory

@@ -15,8 +15,8 @@ rule evaluate:
     benchmark:
         "logs/benchmark/evaluate/{model}.{run}.{evaluation}.tsv"
     conda:
-        lambda wildcards: writing_conda(
-            plan.serves_evaluation(wildcards.run, wildcards.evaluation)
+        lambda wildcards: plan.evaluation_environment(
+            wildcards.run, wildcards.evaluation
         )
     threads: stage_resources("evaluate").threads
     resources:

@@ -14,7 +14,7 @@ rule generate:
     benchmark:
         "logs/benchmark/generate/{model}.{mix}.{shard}.tsv"
     conda:
-        lambda wildcards: writing_conda(plan.serves_mix(wildcards.mix))
+        lambda wildcards: plan.mix_environment(wildcards.mix)
     threads: stage_resources("generate").threads
     resources:
         **job_resources("generate"),
