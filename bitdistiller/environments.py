@@ -33,7 +33,8 @@ class Environment:
     @property
     def is_here(self) -> bool:
         """Whether its package can be imported by this process; it is not, because that may take many seconds."""
-        return self.package is not None and find_spec(self.package) is not None
+        found = find_spec(self.package) if self.package is not None else None
+        return found is not None and found.origin is not None  # a folder of that name is no package
 
     def is_missing(self, root: Path = REPOSITORY) -> bool:
         """Whether work that needs it could run nowhere."""

@@ -22,9 +22,9 @@ def place(gpus: int, heads: int, weight_bytes: float, gpu_bytes: float, tensor: 
     """
     The placement on `gpus` equal GPUs of `gpu_bytes` each, for a model with `heads` attention heads.
 
-    tensor: GPUs for each copy; None takes the fewest, among the divisors of both `gpus` and `heads`, on which the
-    weights fill no more than SHARE_FOR_WEIGHTS, or the most there are. Raises InputError when `tensor` GPUs are not
-    there or do not divide the heads.
+    tensor: GPUs for each copy; None takes the fewest that divide the heads and of which the weights fill no more than
+    SHARE_FOR_WEIGHTS, or the most there are. Raises InputError when `tensor` GPUs are not there or do not divide the
+    heads.
     """
     if not gpus:
         return Placement()
@@ -35,7 +35,7 @@ def place(gpus: int, heads: int, weight_bytes: float, gpu_bytes: float, tensor: 
                 f"at most the {gpus} GPUs of the job"
             )
         return Placement(tensor, gpus // tensor)
-    fitting = [n for n in range(1, gpus + 1) if gpus % n == 0 and heads % n == 0]
+    fitting = [n for n in range(1, gpus + 1) if heads % n == 0]
     enough = [n for n in fitting if weight_bytes / n <= SHARE_FOR_WEIGHTS * gpu_bytes]
     chosen = enough[0] if enough else fitting[-1]
     return Placement(chosen, gpus // chosen)
