@@ -12,7 +12,7 @@ from helpers.processes import environment
 from helpers.serving import ENDS
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.processes import finish, run, start, wait_for
-from helpers.serving import generate, stage
+from helpers.processes import finish, start, wait_for
+from helpers.serving import LOADING_SECONDS, generate, stage
 from helpers.tiny import SENTENCES, write_model
 
 from bitdistiller.config import Mix
 from bitdistiller.stages.files import read_json, read_json_lines
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.usefixtures("serve_python")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400), pytest.mark.usefixtures("serve_python")]
 Recipe = Callable[..., Mix]
 
 
@@ -70,9 +70,9 @@ def killed(folder: Path, command: list[str], number: signal.Signals, code: int) 
     """Send a signal after the third group; the process must end with `code` before the last. Its log."""
     process = start(*command)
     batches = folder / "out.work" / "state" / "batches"
-    wait_for(lambda: len(list(batches.glob("0*.jsonl"))) >= 3, process, seconds=180)
+    wait_for(lambda: len(list(batches.glob("0*.jsonl"))) >= 3, process, seconds=LOADING_SECONDS)
     os.kill(process.pid, number)
-    found, log = finish(process)
+    found, log = finish(process, LOADING_SECONDS)
     assert found == code, log[-3000:]
     assert 3 <= len(list(batches.glob("0*.jsonl"))) < 40
     assert not (folder / "out").exists()
@@ -81,7 +81,7 @@ def killed(folder: Path, command: list[str], number: signal.Signals, code: int) 
 
 def test_a_model_that_vllm_cannot_load_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     narrow = write_model(tmp_path / "narrow", num_attention_heads=4)
-    code, log = run(*generate(narrow, recipe(), tmp_path / "out"))
+    code, log = finish(start(*generate(narrow, recipe(), tmp_path / "out")), LOADING_SECONDS)
     errors = [line for line in log.splitlines() if line.startswith("error:")]
     assert code == 2, log[-3000:]
     assert len(errors) == 1
