@@ -180,6 +180,9 @@ def generate(
 ) -> None:
     """Let the full-precision model complete the prompts of one shard."""
     options = load_recipe(config.Mix, recipe, _changes(changes, teacher="model"))
+    from bitdistiller.generation.serving import enter
+
+    enter(options.generation.engine)
     from bitdistiller.generation.stage import run
 
     budget = _budget(time_budget, walltime)
@@ -343,6 +346,9 @@ def evaluate(
 ) -> None:
     """Run one evaluation: predictions first, metrics second."""
     options = load_recipe(config.EvaluateRecipe, recipe, changes)
+    from bitdistiller.evaluation.writing import enter
+
+    enter(options.evaluation, model)
     from bitdistiller.evaluation.stage import run
 
     run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
@@ -408,7 +414,7 @@ def check(config: Config = Path("config.yaml")) -> None:
     plan.check()
     runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
     typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
-    needed = plan.needs_library(Path())
+    needed = plan.missing_environment(Path())
     if needed:
         typer.echo(f"{config}: {needed}")
 

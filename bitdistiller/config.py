@@ -26,6 +26,7 @@ from pydantic import (
 LossName = Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"]
 FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8"]
 Dtype = Literal["float32", "bfloat16"]
+EngineName = Literal["auto", "transformers", "vllm"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -148,7 +149,16 @@ class PromptSource(Section):
         return self.prompts if self.prompts is not None else self.samples + max(1, -(-3 * self.samples // 100))
 
 
-class Generation(Section):
+class Writing(Section):
+    """What writes a model's text."""
+
+    engine: EngineName = "auto"
+    """vllm runs in the serving environment (`make env-serve`); auto: vllm where that and a GPU are there."""
+    tensor_parallel: PositiveInt | None = None
+    """vllm: GPUs that share one copy of the model; null takes the fewest that hold it. Others hold further copies."""
+
+
+class Generation(Writing):
     """How the teacher completes prompts (docs/method.md 3)."""
 
     temperature: Annotated[float, Field(ge=0.0)] = 0.7
@@ -159,6 +169,11 @@ class Generation(Section):
     """Longer prompts, and those that fill the model's context, are dropped and counted, never cut."""
     batch_size: PositiveInt = 32
     """Prompts per batch; progress is saved after each batch."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, prompt and completion together."""
+        return self.max_prompt_tokens + self.max_new_tokens
 
 
 class Mix(Section):
@@ -497,7 +512,7 @@ class PerplexityEvaluation(Evaluated):
     max_documents: PositiveInt | None = None
 
 
-class GenerativeEvaluation(Evaluated):
+class GenerativeEvaluation(Writing, Evaluated):
     """An evaluation for which the model writes an answer."""
 
     path: Path | None = None

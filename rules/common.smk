@@ -11,7 +11,8 @@ REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
 from bitdistiller.cluster.guard import load_plan
-from bitdistiller.plan import baselines_python, image
+from bitdistiller.environments import BASELINES
+from bitdistiller.plan import image
 from bitdistiller.recipes import as_text
 from bitdistiller.resources import cluster_settings, spread_over_nodes
 from bitdistiller.resources import job_resources as resources_of
@@ -23,7 +24,7 @@ DEPLOYED = {"conda", "apptainer"} & set(
     map(str, workflow.deployment_settings.deployment_method)
 )
 os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if DEPLOYED else baselines_python(REPOSITORY)
+    "BASELINES_PYTHON", "python" if DEPLOYED else BASELINES.python(REPOSITORY)
 )
 CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [

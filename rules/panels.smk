@@ -6,9 +6,10 @@ def prepare_start():
     from bitdistiller.cluster.start import prepare
     from bitdistiller.errors import InputError
 
-    planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
-    if planned and not DEPLOYED and plan.needs_library(REPOSITORY):
-        raise InputError(plan.needs_library(REPOSITORY))
+    planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    missing = plan.missing_environment(REPOSITORY, planned)
+    if missing and not DEPLOYED:
+        raise InputError(missing)
     for path in sorted(missing_images()):
         raise InputError(f"{path}: no such image; docs/cluster.md says how to build it")
     for line in prepare(workflow):
