@@ -134,7 +134,7 @@ performance: $(READY) ## regenerate docs/performance.md from the CSV files in be
 	python docs/performance.py
 
 dry-run: $(READY) ## what would run
-	snakemake --dry-run --quiet
+	snakemake --dry-run --quiet host rules
 
 report: $(READY) ## one HTML file with tables, plots and run times
 	snakemake --report results/report.html
