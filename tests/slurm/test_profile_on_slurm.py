@@ -152,7 +152,8 @@ def test_snakemake_reads_what_the_installer_wrote(user: User) -> None:
     program = """
 from snakemake.cli import parse_args
 _, read = parse_args(["--profile", "./given", "--dry-run"])
-print("READ", *map(str, read.software_deployment_method), read.apptainer_args, read.slurm_partition_config, read.executor)
+software = ",".join(map(str, read.software_deployment_method))
+print("READ", software, read.apptainer_args, read.slurm_partition_config, read.executor)
 """
     printed = user.run("python", "-c", program)
     assert "READ apptainer --nv given/partitions.yaml slurm" in printed
