@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
 BASELINES := .venv-baselines
-SLURM := .venv-slurm
-SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 SERVE := .venv-serve
 VLLM ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
+SLURM := .venv-slurm
+SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env-train env-serve env-slurm env-baselines demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines slurm-packages test test-slow test-slurm test-baselines lint format schema \
+.PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
+	test-slurm test-envs test-baselines lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -36,14 +37,6 @@ $(TESTABLE): $(READY)
 $(BASELINES)/.ready: constraints-baselines.txt pyproject.toml
 	$(PYTHON) -m venv $(BASELINES)
 	$(BASELINES)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-baselines.txt --editable '.[baselines]'
-	touch $@
-
-# All that .venv has, and the executor plugin, which asks for a controller at every start of Snakemake: it stays out of .venv.
-$(SLURM)/.ready: $(TESTABLE)
-	$(PYTHON) -m venv $(SLURM)
-	$(SLURM)/bin/python -c 'import site; print("import site; site.addsitedir(\"$(CURDIR)/$(VENV)/lib/" + site.getsitepackages()[0].split("/lib/")[1] + "\")", file=open(site.getsitepackages()[0] + "/beside.pth", "w"))'
-	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
-	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --ignore-installed --no-deps snakemake
 	touch $@
 
 # The CPU build's pins are complete and installed as they are: its requirements name torchvision and others, whose builds
@@ -65,13 +58,22 @@ env-serve: $(SERVE)/.ready ## make .venv-serve: vLLM (VLLM=cuda or cpu; by defau
 
 env-baselines: $(BASELINES)/.ready ## make .venv-baselines: GPTQ, AWQ and AutoRound
 
+# All that .venv has, and the executor plugin, which asks for a controller at every start of Snakemake: it stays out of .venv.
+$(SLURM)/.ready: $(TESTABLE)
+	$(PYTHON) -m venv $(SLURM)
+	$(SLURM)/bin/python -c 'import site; print("import site; site.addsitedir(\"$(CURDIR)/$(VENV)/lib/" + site.getsitepackages()[0].split("/lib/")[1] + "\")", file=open(site.getsitepackages()[0] + "/beside.pth", "w"))'
+	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
+	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --ignore-installed --no-deps snakemake
+	touch $@
+
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
 	bitdistiller show
 
 test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
-	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm and not baselines" $(PYTEST_OPTIONS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist loadfile \
+		-m "not slow and not gpu and not slurm and not baselines and not vllm and not envs" $(PYTEST_OPTIONS)
 
 test-slow: $(TESTABLE) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
@@ -86,6 +88,9 @@ slurm-packages: ## install SLURM and its database for the tests; Debian, needs r
 
 test-slurm: $(SLURM)/.ready ## run the tests that start a SLURM cluster here
 	tests/slurm/enclosed pytest tests/slurm $(PYTEST_OPTIONS)
+
+test-envs: $(READY) ## ask a package index whether every environment's packages exist and fit together
+	pytest -m envs $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
