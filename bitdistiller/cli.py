@@ -31,7 +31,7 @@ app.add_typer(profiles, name="profile")
 RECIPE = "Options of the stage: YAML or JSON text, or a file with it. `bitdistiller options STAGE` lists them."
 Output = Annotated[Path, typer.Option(help="Directory of the results, with digest.json and provenance.json.")]
 Work = Annotated[
-    Path | None, typer.Option(help="Directory of the resumable state [default: work/... for results/...].")
+    Path | None, typer.Option(help="Directory of the resumable state; by default work/... for results/...")
 ]
 Recipe = Annotated[str | None, typer.Option(help=RECIPE)]
 Changes = Annotated[list[str], typer.Option("--set", help="One option of the stage, key.key=value; repeatable.")]
