@@ -83,11 +83,11 @@ class MainProcess(RunLock):
         try:
             yield
         except OSError as error:
-            owner = self.owner()
+            owner, place = self.owner(), error.filename or self.path.parent
             held = f"; {describe(owner)} holds it" if owner else ""
             raise InputError(
-                f"{error.filename or self.path.parent}: {error.strerror} for user {user_name()}{held}; a results directory "
-                f"that several users share must be writable for their group ({_owner_and_mode(self.results)})"
+                f"{place}: {error.strerror} for user {user_name()}{held}; a results directory that several users share "
+                f"must be writable for their group ({_owner_and_mode(self.results)})"
             ) from None
 
 
