@@ -11,19 +11,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
 BASELINES := .venv-baselines
-<<<<<<< HEAD
 SERVE := .venv-serve
 VLLM ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
-export PATH := $(CURDIR)/$(BIN):$(PATH)
-
-.PHONY: help env-train env-serve env-baselines demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow test-baselines lint format schema \
-=======
 SLURM := .venv-slurm
 SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines env-slurm slurm-packages test test-slow test-slurm test-baselines lint format schema \
->>>>>>> main
+.PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
+	test-slurm test-envs test-baselines lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -44,7 +39,6 @@ $(BASELINES)/.ready: constraints-baselines.txt pyproject.toml
 	$(BASELINES)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-baselines.txt --editable '.[baselines]'
 	touch $@
 
-<<<<<<< HEAD
 # The CPU build's pins are complete and installed as they are: its requirements name torchvision and others, whose builds
 # on the package index are for CUDA and break the import.
 $(SERVE)/.ready: constraints-serve.txt constraints-serve-cpu.txt pyproject.toml
@@ -64,7 +58,6 @@ env-serve: $(SERVE)/.ready ## make .venv-serve: vLLM (VLLM=cuda or cpu; by defau
 
 env-baselines: $(BASELINES)/.ready ## make .venv-baselines: GPTQ, AWQ and AutoRound
 
-=======
 # All that .venv has, and the executor plugin, which asks for a controller at every start of Snakemake: it stays out of .venv.
 $(SLURM)/.ready: $(TESTABLE)
 	$(PYTHON) -m venv $(SLURM)
@@ -73,7 +66,6 @@ $(SLURM)/.ready: $(TESTABLE)
 	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --ignore-installed --no-deps snakemake
 	touch $@
 
->>>>>>> main
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
@@ -96,6 +88,9 @@ slurm-packages: ## install SLURM and its database for the tests; Debian, needs r
 
 test-slurm: $(SLURM)/.ready ## run the tests that start a SLURM cluster here
 	tests/slurm/enclosed pytest tests/slurm $(PYTEST_OPTIONS)
+
+test-envs: $(READY) ## ask a package index whether every environment's packages exist and fit together
+	pytest -m envs $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml

@@ -180,6 +180,9 @@ def generate(
 ) -> None:
     """Let the full-precision model complete the prompts of one shard."""
     options = load_recipe(config.Mix, recipe, _changes(changes, teacher="model"))
+    from bitdistiller.generation.serving import enter
+
+    enter(options.generation.engine)
     from bitdistiller.generation.stage import run
 
     budget = _budget(time_budget, walltime)
@@ -277,6 +280,9 @@ def train(
     processes: Annotated[
         int | None, typer.Option(help="Processes to start here [default: one per GPU; none inside torchrun or srun].")
     ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes of this SLURM job to train on; outside of a job it trains here.")
+    ] = 1,
     format: FormatOption = None,
     group_size: GroupSize = None,
     recipe: Recipe = None,
@@ -288,13 +294,14 @@ def train(
     """Distil the quantised student, on one process or on as many as the environment or --processes says."""
     given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.TrainRecipe, recipe, given)
-    from bitdistiller.distillation import processes as local
+    from bitdistiller.distillation.nodes import start
+    from bitdistiller.distillation.processes import adopt_environment, follow_launcher
 
-    if not local.adopt_environment():
-        count = local.wanted_processes(processes, options.training.engine)
-        if count > 1:
-            sys.exit(local.start_processes(count))
-    local.follow_launcher()
+    if not adopt_environment():
+        code = start(processes, options.training.engine, nodes)
+        if code is not None:
+            sys.exit(code)
+    follow_launcher()
     from bitdistiller.distillation.inputs import Inputs
     from bitdistiller.distillation.stage import run
 
@@ -339,6 +346,9 @@ def evaluate(
 ) -> None:
     """Run one evaluation: predictions first, metrics second."""
     options = load_recipe(config.EvaluateRecipe, recipe, changes)
+    from bitdistiller.evaluation.writing import enter
+
+    enter(options.evaluation, model)
     from bitdistiller.evaluation.stage import run
 
     run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
@@ -404,7 +414,7 @@ def check(config: Config = Path("config.yaml")) -> None:
     plan.check()
     runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
     typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
-    needed = plan.needs_library(Path())
+    needed = plan.missing_environment(Path())
     if needed:
         typer.echo(f"{config}: {needed}")
 
@@ -483,6 +493,85 @@ def install_profile(
     wanted = Wanted(account, partition, gpu_gres, gpu_partition, gpus, jobs, runtime, sdm, partitions)
     for line in install(wanted, root=Path(), into=into, force=force):
         typer.echo(line)
+
+
+@app.command()
+def submit(
+    command: Annotated[list[str] | None, typer.Argument(help="Any bitdistiller command, after `--`.")] = None,
+    executor: Annotated[str | None, typer.Option(help="slurm, local or debug [default: slurm where sbatch is]")] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs on each node.", min=0)] = None,
+    cpus: Annotated[int, typer.Option(help="CPU cores for each task.", min=1)] = 1,
+    mem_mb: Annotated[int | None, typer.Option(help="Memory in MB on each node.", min=1)] = None,
+    minutes: Annotated[
+        int | None, typer.Option(help="Walltime of one attempt [default: 60 under SLURM, else no limit]", min=1)
+    ] = None,
+    nodes: Annotated[int, typer.Option(help="Nodes.", min=1)] = 1,
+    tasks_per_node: Annotated[int, typer.Option(help="Processes on each node, all with this command.", min=1)] = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the job [default: bitdistiller-COMMAND]")] = None,
+    requeues: Annotated[int, typer.Option(help="Times the job may come back after its walltime.", min=0)] = 20,
+    warning: Annotated[int, typer.Option(help="Seconds before the walltime to ask for saving.", min=1)] = 120,
+    sbatch: Annotated[list[str], typer.Option(help="Another option of sbatch, key=value; repeatable.")] = [],  # noqa: B006
+    folder: Annotated[Path, typer.Option(help="Where jobs keep their files; on a shared disk.")] = Path("work/submit"),
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the log; the exit code is the command's.")] = False,
+    attach: Annotated[str | None, typer.Option(help="Follow this job, submitted before.", metavar="JOB")] = None,
+) -> None:
+    """Run a command as a job that comes back under its id after timeouts and preemptions; or attach to one."""
+    from bitdistiller.cluster.request import Request
+    from bitdistiller.cluster.terminal import attach_to, checked, submit_and_show
+
+    if attach is not None:
+        sys.exit(attach_to(attach, folder))
+    arguments = checked(command, set(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+    request = Request(
+        partition=partition,
+        account=account,
+        gpus=gpus,
+        cpus=cpus,
+        mem_mb=mem_mb,
+        minutes=minutes,
+        nodes=nodes,
+        tasks_per_node=tasks_per_node,
+        name=name,
+        requeues=requeues,
+        warning_seconds=warning,
+        extra=tuple(sbatch),
+    )
+    sys.exit(submit_and_show(arguments, request, folder, executor, wait=wait))
+
+
+@app.command()
+def doctor(
+    config: Config = Path("config.yaml"),
+    profile: Annotated[str, typer.Option(help="Snakemake profile: its name, or the path of its file.")] = "slurm",
+    partition: Annotated[str | None, typer.Option(help="Partition of all jobs, in place of the profile's.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account of the probes [default: the profile's]")] = None,
+    python: Annotated[str | None, typer.Option(help="The Python that runs Snakemake [default: this one]")] = None,
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Submit a small job to each partition.")] = True,
+    patience: Annotated[float, typer.Option(help="Minutes such a job may wait for its start.", min=0.0)] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Check cluster, profile and experiment before the first job, and say what to change; exit code 1 for errors."""
+    from bitdistiller.cluster.doctor.diagnose import Options, diagnose, exit_code
+    from bitdistiller.cluster.doctor.profile_file import find_profile
+    from bitdistiller.cluster.doctor.show import as_json as to_json
+    from bitdistiller.cluster.doctor.show import show as show_findings
+    from bitdistiller.plan import Plan
+
+    asked = Options(partition, account, python, jobs, patience)
+    findings = diagnose(Plan(load_experiment(config)), find_profile(profile), asked)
+    code = exit_code(findings)
+    typer.echo(to_json(findings, code)) if as_json else show_findings(findings)
+    sys.exit(code)
+
+
+@app.command(hidden=True)
+def probe(folder: Annotated[Path, typer.Argument(help="Where `doctor` put its questions.")]) -> None:
+    """Look around on a compute node; `doctor` submits this."""
+    from bitdistiller.cluster.doctor.probe import run_probe
+
+    run_probe(folder)
 
 
 def _experiment(path: Path, text: str | None) -> config.Experiment:

@@ -78,6 +78,31 @@ def gpu_resources(gpus: int, cluster: ClusterSettings) -> dict[str, Any]:
     return asked | {"nodes": 1, "gpu_slots": gpus} | partition
 
 
+def node_resources(nodes: int, gpus: int, cluster: ClusterSettings) -> dict[str, Any]:
+    """
+    What changes when a training runs on several nodes, with `gpus` on each: one task a node, started by the job itself.
+
+    `mpi` is the SLURM plugin's word for that. GPUs are asked for by `gres`, which counts them on each node; `--gpus`
+    counts all together, and SLURM may give one node four of them and another none.
+    """
+    if nodes == 1:
+        return {"nodes": 1}
+    tasks = {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
+    each = {"gpu": None, "gres": f"{cluster.gpu_gres or 'gpu'}:{gpus}", "gpu_slots": nodes * gpus} if gpus else {}
+    return tasks | each
+
+
+def spread_over_nodes(
+    one: Mapping[str, Any], gpus: int, cluster: ClusterSettings, nodes: Callable[[Any], int]
+) -> dict[str, Any]:
+    """Resources of a rule whose jobs run on `nodes(wildcards)` nodes; `one`: those of a job on one."""
+
+    def chosen(name: str) -> Callable[[Any], Any]:
+        return lambda wildcards: node_resources(nodes(wildcards), gpus, cluster).get(name, one.get(name))
+
+    return {**one, **{name: chosen(name) for name in node_resources(2, 1, cluster)}}
+
+
 def grown(first: int, limit: int | None) -> Resource:
     """An amount that grows with the attempts, up to MOST_GROWTH times and not above a limit."""
 

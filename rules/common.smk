@@ -11,16 +11,20 @@ REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
 from bitdistiller.cluster.guard import load_plan
-from bitdistiller.plan import baselines_python
+from bitdistiller.environments import BASELINES
+from bitdistiller.plan import image
 from bitdistiller.recipes import as_text
-from bitdistiller.resources import cluster_settings, job_resources as resources_of
+from bitdistiller.resources import cluster_settings, spread_over_nodes
+from bitdistiller.resources import job_resources as resources_of
 from bitdistiller.stages.damage import damaged_file
 
 plan = load_plan(workflow, config)
 experiment = plan.experiment
-CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
+DEPLOYED = {"conda", "apptainer"} & set(
+    map(str, workflow.deployment_settings.deployment_method)
+)
 os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
+    "BASELINES_PYTHON", "python" if DEPLOYED else BASELINES.python(REPOSITORY)
 )
 CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [
@@ -47,6 +51,14 @@ def stage_resources(stage):
 def job_resources(stage):
     """Resources of a stage's job, in the words of the cluster that the profile describes."""
     return resources_of(stage, stage_resources(stage), CLUSTER)
+
+
+def train_resources():
+    """Resources of a training's job, which runs on the nodes of its run."""
+    one, gpus = job_resources("train"), stage_resources("train").gpu
+    return spread_over_nodes(
+        one, gpus, CLUSTER, lambda wildcards: plan.run(wildcards.run).nodes
+    )
 
 
 def demo_recipe(wildcards):

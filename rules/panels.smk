@@ -6,11 +6,24 @@ def prepare_start():
     from bitdistiller.cluster.start import prepare
     from bitdistiller.errors import InputError
 
-    planned = any(job.rule.name == "baseline" for job in workflow.dag.needrun_jobs())
-    if planned and not CONDA and plan.needs_library(REPOSITORY):
-        raise InputError(plan.needs_library(REPOSITORY))
+    planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    missing = plan.missing_environment(REPOSITORY, planned)
+    if missing and not DEPLOYED:
+        raise InputError(missing)
+    for path in sorted(missing_images()):
+        raise InputError(f"{path}: no such image; docs/cluster.md says how to build it")
     for line in prepare(workflow):
         logger.info(line)
+
+
+def missing_images():
+    """Container images that jobs are to run in and that are not built."""
+    planned = workflow.dag.needrun_jobs() if "apptainer" in DEPLOYED else []
+    return {
+        image
+        for job in planned
+        if (image := job.container_img_url) and not exists(image)
+    }
 
 
 def start_panel():

@@ -145,6 +145,19 @@ def test_a_job_sees_the_resources_that_its_attempt_was_given(user: User) -> None
     assert asked == seen
 
 
+def test_snakemake_reads_what_the_installer_wrote(user: User) -> None:
+    partitions = "profiles/slurm/partitions.example.yaml"
+    wishes = ["--sdm", "apptainer", "--partitions", partitions, "--gpu-gres", "gpu", "--into", "given"]
+    user.run("python", "-m", "bitdistiller", "profile", "install", "slurm", *wishes)
+    program = """
+from snakemake.cli import parse_args
+_, read = parse_args(["--profile", "./given", "--dry-run"])
+print("READ", *map(str, read.deployment_method), read.apptainer_args, read.slurm_partition_config, read.executor)
+"""
+    printed = user.run("python", "-c", program)
+    assert "READ apptainer --nv given/partitions.yaml slurm" in printed
+
+
 def test_the_example_of_partitions_chooses_by_limits(cluster: Cluster, slurm_python: Path) -> None:
     program = """
 import sys
