@@ -639,6 +639,9 @@ class Run(Section):
     training: Name | None = None
     teacher: Name | None = None
     """Another full-precision model of the same vocabulary to distil from; the default is the run's own model."""
+    nodes: PositiveInt = 1
+    """Nodes of a SLURM cluster that its training runs on, each with what `resources.train` says; elsewhere one machine
+    trains it alone. No number of the result depends on it but by rounding."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
 
@@ -667,6 +670,8 @@ class Run(Section):
                 raise ValueError(f"method {self.method} takes no {key}")
         if self.teacher is not None and not method.train:
             raise ValueError(f"method {self.method} takes no teacher")
+        if self.nodes > 1 and not method.train:
+            raise ValueError(f"method {self.method} takes no nodes")
         check_method(self.method, self.format, self.pad)
         return self
 
@@ -675,13 +680,16 @@ class StageResources(Section):
     """What one job of a stage may use."""
 
     gpu: NonNegativeInt = 0
-    """GPUs on one node."""
+    """GPUs on one node (`nodes` of a run: on each)."""
     threads: PositiveInt = 1
     """CPU cores."""
     mem_mb: PositiveInt = 4000
-    """Host memory in MB."""
+    """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
     runtime: PositiveInt = 60
-    """Walltime in minutes; the stage stops by itself before it and the next attempt goes on."""
+    """
+    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix,
+    tokenize, export, baseline and evaluate it grows with failed attempts, up to three times.
+    """
 
 
 class Resources(Section):
@@ -738,6 +746,12 @@ class Experiment(Section):
                     check_trained_scales(self.trainings[run.training], run.format)
                 except ValueError as error:
                     raise ValueError(f"runs.{name}.training: {error}") from None
+                if run.nodes > 1 and self.trainings[run.training].engine == "single":
+                    engines = "auto, ddp, fsdp, zero2, zero3"
+                    raise ValueError(
+                        f"runs.{name}.nodes: {run.nodes}, but the engine of training {run.training!r} is single, which "
+                        f"is one process; accepted: {engines}"
+                    )
         for name, mix in self.mixes.items():
             if mix.teacher not in self.models:
                 raise ValueError(

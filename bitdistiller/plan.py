@@ -35,6 +35,16 @@ from bitdistiller.errors import InputError
 RESULTS = Path("results")
 
 
+def image(root: Path, kind: str) -> str:
+    """The container image of a kind of work in the repository `root`, for Snakemake's `--sdm apptainer`."""
+    return str(root / "envs" / "images" / f"{kind}.sif")
+
+
+def main_process_directory(results: Path) -> Path:
+    """Where the one main process that may run jobs for `results` has its lock."""
+    return results / ".main-process"
+
+
 class Plan:
     """Paths follow `results/{model}/{run}/...`; nothing here reads a file but `check`."""
 
@@ -295,8 +305,9 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without the resources of its jobs, which change no number."""
-        return self.experiment.model_copy(update={"resources": Resources()})
+        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
+        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:
@@ -361,6 +372,12 @@ class Plan:
     def _writing_environment(self, stage: str, engine: str) -> str:
         serves = engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
         return f"../envs/{'serve' if serves else 'train'}.yaml"
+
+    def local_files(self) -> list[Path]:
+        """Local files that jobs read: those of models, mixes, calibrations and evaluations."""
+        models = [model.path for model in self.experiment.models.values() if model.path]
+        found = [[*path.glob("*.*")] or [path / "config.json"] for path in models]
+        return sorted({path for paths in found for path in paths} | {path for _, path in self._local_paths()})
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():
