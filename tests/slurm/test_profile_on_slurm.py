@@ -146,13 +146,14 @@ def test_a_job_sees_the_resources_that_its_attempt_was_given(user: User) -> None
 
 
 def test_snakemake_reads_what_the_installer_wrote(user: User) -> None:
-    partitions = "profiles/slurm/partitions.example.yaml"
-    wishes = ["--sdm", "apptainer", "--partitions", partitions, "--gpu-gres", "gpu", "--into", "given"]
+    (user.home / "mine.yaml").write_text("partitions: {cpu: {}, gpu: {max_gpu: 2}}\n")
+    wishes = ["--sdm", "apptainer", "--partitions", "mine.yaml", "--gpu-gres", "gpu", "--into", "given"]
     user.run("python", "-m", "bitdistiller", "profile", "install", "slurm", *wishes)
     program = """
 from snakemake.cli import parse_args
 _, read = parse_args(["--profile", "./given", "--dry-run"])
-print("READ", *map(str, read.deployment_method), read.apptainer_args, read.slurm_partition_config, read.executor)
+software = ",".join(map(str, read.software_deployment_method))
+print("READ", software, read.apptainer_args, read.slurm_partition_config, read.executor)
 """
     printed = user.run("python", "-c", program)
     assert "READ apptainer --nv given/partitions.yaml slurm" in printed
