@@ -18,7 +18,7 @@ SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins sl
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
-	test-slurm test-envs test-baselines lint format schema \
+	test-slurm test-envs test-baselines test-vllm lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -105,6 +105,9 @@ tinystories-options: $(READY) ## what trained scales and a warm start buy on Tin
 	bitdistiller show --config tests/configs/tinystories-options.yaml
 
 baselines: env-baselines ## the same as env-baselines
+
+test-vllm: $(TESTABLE) $(SERVE)/.ready ## run the tests of vLLM, in its environment
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -m vllm $(PYTEST_OPTIONS)
 
 test-baselines: $(TESTABLE) $(BASELINES)/.ready ## run the tests that need these libraries
 	pytest -m baselines $(PYTEST_OPTIONS)
