@@ -59,6 +59,15 @@ def run(plan_run, **changes):
     return {**plan_run.model_dump(exclude_defaults=True), **changes}
 
 
+def test_nodes_of_a_run_are_part_of_no_recipe(experiment):
+    one = experiment()
+    two = experiment(runs={"int2": run(one.run("int2"), nodes=2)})
+    assert two.run("int2").nodes == 2
+    for recipe in (Plan.train_recipe, Plan.export_recipe, Plan.clip_recipe, Plan.warm_start_recipe):
+        assert as_text(recipe(two, "int2")) == as_text(recipe(one, "int2"))
+    assert as_text(two.table_recipe()) == as_text(one.table_recipe())
+
+
 def test_paths(experiment):
     plan = experiment()
     paths = {
