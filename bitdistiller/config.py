@@ -26,6 +26,7 @@ from pydantic import (
 LossName = Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"]
 FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8"]
 Dtype = Literal["float32", "bfloat16"]
+EngineName = Literal["auto", "transformers", "vllm"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -148,7 +149,16 @@ class PromptSource(Section):
         return self.prompts if self.prompts is not None else self.samples + max(1, -(-3 * self.samples // 100))
 
 
-class Generation(Section):
+class Writing(Section):
+    """What writes a model's text."""
+
+    engine: EngineName = "auto"
+    """vllm runs in the serving environment (`make env-serve`); auto: vllm where that and a GPU are there."""
+    tensor_parallel: PositiveInt | None = None
+    """vllm: GPUs that share one copy of the model; null takes the fewest that hold it. Others hold further copies."""
+
+
+class Generation(Writing):
     """How the teacher completes prompts (docs/method.md 3)."""
 
     temperature: Annotated[float, Field(ge=0.0)] = 0.7
@@ -159,6 +169,11 @@ class Generation(Section):
     """Longer prompts, and those that fill the model's context, are dropped and counted, never cut."""
     batch_size: PositiveInt = 32
     """Prompts per batch; progress is saved after each batch."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, prompt and completion together."""
+        return self.max_prompt_tokens + self.max_new_tokens
 
 
 class Mix(Section):
@@ -497,7 +512,7 @@ class PerplexityEvaluation(Evaluated):
     max_documents: PositiveInt | None = None
 
 
-class GenerativeEvaluation(Evaluated):
+class GenerativeEvaluation(Writing, Evaluated):
     """An evaluation for which the model writes an answer."""
 
     path: Path | None = None
@@ -624,6 +639,9 @@ class Run(Section):
     training: Name | None = None
     teacher: Name | None = None
     """Another full-precision model of the same vocabulary to distil from; the default is the run's own model."""
+    nodes: PositiveInt = 1
+    """Nodes of a SLURM cluster that its training runs on, each with what `resources.train` says; elsewhere one machine
+    trains it alone. No number of the result depends on it but by rounding."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
 
@@ -652,6 +670,8 @@ class Run(Section):
                 raise ValueError(f"method {self.method} takes no {key}")
         if self.teacher is not None and not method.train:
             raise ValueError(f"method {self.method} takes no teacher")
+        if self.nodes > 1 and not method.train:
+            raise ValueError(f"method {self.method} takes no nodes")
         check_method(self.method, self.format, self.pad)
         return self
 
@@ -660,13 +680,16 @@ class StageResources(Section):
     """What one job of a stage may use."""
 
     gpu: NonNegativeInt = 0
-    """GPUs on one node."""
+    """GPUs on one node (`nodes` of a run: on each)."""
     threads: PositiveInt = 1
     """CPU cores."""
     mem_mb: PositiveInt = 4000
-    """Host memory in MB."""
+    """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
     runtime: PositiveInt = 60
-    """Walltime in minutes; the stage stops by itself before it and the next attempt goes on."""
+    """
+    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix,
+    tokenize, export, baseline and evaluate it grows with failed attempts, up to three times.
+    """
 
 
 class Resources(Section):
@@ -723,6 +746,12 @@ class Experiment(Section):
                     check_trained_scales(self.trainings[run.training], run.format)
                 except ValueError as error:
                     raise ValueError(f"runs.{name}.training: {error}") from None
+                if run.nodes > 1 and self.trainings[run.training].engine == "single":
+                    engines = "auto, ddp, fsdp, zero2, zero3"
+                    raise ValueError(
+                        f"runs.{name}.nodes: {run.nodes}, but the engine of training {run.training!r} is single, which "
+                        f"is one process; accepted: {engines}"
+                    )
         for name, mix in self.mixes.items():
             if mix.teacher not in self.models:
                 raise ValueError(

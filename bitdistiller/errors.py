@@ -1,5 +1,9 @@
 """The errors that end a command with a line for the user instead of a traceback."""
 
+import os
+import sys
+from typing import NoReturn
+
 EXIT_INPUT = 2
 EXIT_REFUSED = 3
 EXIT_RETRY = 75
@@ -45,3 +49,11 @@ class DeadlineReached(TryAgain):
 
 class LockHeld(TryAgain):
     """Another live process writes to the same work directory."""
+
+
+def end_process(error: BitDistillerError) -> NoReturn:
+    """End a process that is not ours, such as Snakemake's, at once: one line on standard error and the exit code."""
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+    os._exit(error.exit_code)

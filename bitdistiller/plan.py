@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,20 @@ from bitdistiller.config import (
     TrainRecipe,
     WarmStartRecipe,
 )
+from bitdistiller.environments import BASELINES, SERVE, Environment
 from bitdistiller.errors import InputError
 
 RESULTS = Path("results")
-BASELINES = Path(".venv-baselines")
 
 
-def baselines_python(root: Path) -> str:
-    """The interpreter of the environment that `make baselines` finished in `root`, or whichever is on the path."""
-    return str(root / BASELINES / "bin" / "python") if (root / BASELINES / ".ready").exists() else "python"
+def image(root: Path, kind: str) -> str:
+    """The container image of a kind of work in the repository `root`, for Snakemake's `--sdm apptainer`."""
+    return str(root / "envs" / "images" / f"{kind}.sif")
+
+
+def main_process_directory(results: Path) -> Path:
+    """Where the one main process that may run jobs for `results` has its lock."""
+    return results / ".main-process"
 
 
 class Plan:
@@ -300,8 +305,9 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without the resources of its jobs, which change no number."""
-        return self.experiment.model_copy(update={"resources": Resources()})
+        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
+        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:
@@ -335,15 +341,43 @@ class Plan:
         """The runs whose weights a library chooses."""
         return [name for name in self.experiment.runs if self.method(name).baseline]
 
-    def needs_library(self, root: Path) -> str:
-        """What to do before this experiment's baselines can run in the repository `root`, as one line, or nothing."""
-        if not self.baselines or baselines_python(root) != "python":
-            return ""
-        run = self.baselines[0]
-        return (
-            f"runs.{run}: method {self.run(run).method} needs the baselines' environment; run `make baselines` once, "
-            "or start snakemake with --software-deployment-method conda"
-        )
+    def environments(self) -> Iterator[tuple[str, str, Environment]]:
+        """Rule, what in the experiment asks for it, and environment, of all work that cannot run in ours."""
+        for run in self.baselines:
+            yield "baseline", f"runs.{run}: method {self.run(run).method}", BASELINES
+        for name, mix in self.experiment.mixes.items():
+            if mix.generation.engine == "vllm":
+                yield "generate", f"mixes.{name}.generation.engine: vllm", SERVE
+        for name, evaluation in self.experiment.evaluations.items():
+            if getattr(evaluation, "engine", None) == "vllm":
+                yield "evaluate", f"evaluations.{name}.engine: vllm", SERVE
+
+    def missing_environment(self, root: Path, rules: Collection[str] | None = None) -> str:
+        """What to do before these rules (None: all) can run in the repository `root`, as one line, or nothing."""
+        for rule, asked, environment in self.environments():
+            if (rules is None or rule in rules) and environment.is_missing(root):
+                return f"{asked} needs {environment.title}; {environment.remedy}"
+        return ""
+
+    def mix_environment(self, mix: str) -> str:
+        """Conda file of `generate`: the serving environment's where vLLM is asked for, or `auto` has a GPU."""
+        return self._writing_environment("generate", self.experiment.mixes[mix].generation.engine)
+
+    def evaluation_environment(self, run: str, evaluation: str) -> str:
+        """Conda file of `evaluate`; `auto` leaves quantised models to transformers."""
+        engine = getattr(self.experiment.evaluations[evaluation], "engine", "transformers")
+        left = engine == "auto" and self.method(run).quantised
+        return self._writing_environment("evaluate", "transformers" if left else engine)
+
+    def _writing_environment(self, stage: str, engine: str) -> str:
+        serves = engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
+        return f"../envs/{'serve' if serves else 'train'}.yaml"
+
+    def local_files(self) -> list[Path]:
+        """Local files that jobs read: those of models, mixes, calibrations and evaluations."""
+        models = [model.path for model in self.experiment.models.values() if model.path]
+        found = [[*path.glob("*.*")] or [path / "config.json"] for path in models]
+        return sorted({path for paths in found for path in paths} | {path for _, path in self._local_paths()})
 
     def _local_paths(self) -> Iterator[tuple[str, Path]]:
         for name, mix in self.experiment.mixes.items():

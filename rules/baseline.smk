@@ -18,6 +18,8 @@ rule baseline:
         "logs/benchmark/baseline/{model}.{run}.tsv"
     conda:
         "../envs/baselines.yaml"
+    container:
+        image(REPOSITORY, "baselines")
     threads: stage_resources("baseline").threads
     resources:
         **job_resources("baseline"),

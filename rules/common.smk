@@ -3,36 +3,30 @@
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
 REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
-from bitdistiller.errors import InputError
-from bitdistiller.plan import Plan, baselines_python
-from bitdistiller.recipes import as_text, load_experiment
+from bitdistiller.cluster.guard import load_plan
+from bitdistiller.environments import BASELINES
+from bitdistiller.plan import image
+from bitdistiller.recipes import as_text
+from bitdistiller.resources import cluster_settings, spread_over_nodes
+from bitdistiller.resources import job_resources as resources_of
+from bitdistiller.stages.damage import damaged_file
 
-
-def load_plan():
-    """The plan of the configured experiment; a wrong configuration ends with one line and exit code 2."""
-    try:
-        plan = Plan(load_experiment(config))
-        if not workflow.remote_exec:
-            plan.check()
-        return plan
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.stderr.flush()
-        os._exit(error.exit_code)
-
-
-plan = load_plan()
+plan = load_plan(workflow, config)
 experiment = plan.experiment
-CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
-os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if CONDA else baselines_python(REPOSITORY)
+DEPLOYED = {"conda", "apptainer"} & set(
+    map(str, workflow.deployment_settings.deployment_method)
 )
+os.environ.setdefault(
+    "BASELINES_PYTHON", "python" if DEPLOYED else BASELINES.python(REPOSITORY)
+)
+CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None
 ]
@@ -55,10 +49,16 @@ def stage_resources(stage):
 
 
 def job_resources(stage):
-    """Resources of a stage's job; GPUs are named only where some are wanted."""
-    wanted = stage_resources(stage)
-    gpus = {"gpu": wanted.gpu, "nodes": 1} if wanted.gpu else {}
-    return {"mem_mb": wanted.mem_mb, "runtime": wanted.runtime} | gpus
+    """Resources of a stage's job, in the words of the cluster that the profile describes."""
+    return resources_of(stage, stage_resources(stage), CLUSTER)
+
+
+def train_resources():
+    """Resources of a training's job, which runs on the nodes of its run."""
+    one, gpus = job_resources("train"), stage_resources("train").gpu
+    return spread_over_nodes(
+        one, gpus, CLUSTER, lambda wildcards: plan.run(wildcards.run).nodes
+    )
 
 
 def demo_recipe(wildcards):
@@ -143,7 +143,17 @@ def run_clip(wildcards):
 def digest_of(directory):
     """The digest files of one directory or of several."""
     directories = [directory] if isinstance(directory, str) else directory
-    return [f"{path}/digest.json" for path in directories]
+    return list(map(checked_digest, directories))
+
+
+@cache
+def checked_digest(directory):
+    """The digest file of an output; a damaged one, but of a full-precision model, is made again with what used it."""
+    damaged = workflow.is_main_process and damaged_file(Path(directory))
+    if damaged and Path(directory).name != "base":
+        logger.warning(f"{damaged}: damaged or missing; it is made again")
+        workflow.dag.forcefiles.add(f"{directory}/digest.json")
+    return f"{directory}/digest.json"
 
 
 def export_source(wildcards):
@@ -181,9 +191,7 @@ def evaluate_recipe(wildcards):
 
 def expected_metrics(wildcards=None):
     """Digests of every evaluation of the experiment."""
-    return [
-        f"{plan.evaluation(run, name)}/digest.json" for run, name in plan.evaluations()
-    ]
+    return digest_of([str(plan.evaluation(*names)) for names in plan.evaluations()])
 
 
 def finished_metrics(wildcards):

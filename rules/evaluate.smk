@@ -15,7 +15,9 @@ rule evaluate:
     benchmark:
         "logs/benchmark/evaluate/{model}.{run}.{evaluation}.tsv"
     conda:
-        "../envs/train.yaml"
+        lambda wildcards: plan.evaluation_environment(
+            wildcards.run, wildcards.evaluation
+        )
     threads: stage_resources("evaluate").threads
     resources:
         **job_resources("evaluate"),

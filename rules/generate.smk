@@ -14,7 +14,7 @@ rule generate:
     benchmark:
         "logs/benchmark/generate/{model}.{mix}.{shard}.tsv"
     conda:
-        "../envs/train.yaml"
+        lambda wildcards: plan.mix_environment(wildcards.mix)
     threads: stage_resources("generate").threads
     resources:
         **job_resources("generate"),

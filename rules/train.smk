@@ -29,7 +29,7 @@ rule train:
         "../envs/train.yaml"
     threads: stage_resources("train").threads
     resources:
-        **job_resources("train"),
+        **train_resources(),
     params:
         recipe=lambda wildcards: as_text(plan.train_recipe(wildcards.run)),
         tokens=lambda wildcards: plan.tokens(wildcards.run),
@@ -41,4 +41,5 @@ rule train:
         "exec python -m bitdistiller train --recipe {params.recipe:q} --model results/{wildcards.model}/base/model"
         " --tokens {params.tokens} --clip {params.clip} {params.others}"
         " --output results/{wildcards.model}/{wildcards.run}/train"
-        " --work work/{wildcards.model}/{wildcards.run}/train --walltime {resources.runtime} > {log} 2>&1"
+        " --work work/{wildcards.model}/{wildcards.run}/train"
+        " --nodes {resources.nodes} --walltime {resources.runtime} > {log} 2>&1"

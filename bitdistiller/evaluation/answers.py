@@ -8,6 +8,7 @@ from bitdistiller.config import GenerativeEvaluation
 from bitdistiller.data.prompts import prompt_seed
 from bitdistiller.evaluation.batches import Record, in_batches, slices
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.evaluation.writing import Written
 from bitdistiller.generation.engine import Sampling
 from bitdistiller.stages import Stage
 
@@ -15,7 +16,7 @@ NO_ROOM = "no room"
 
 
 def answers(
-    stage: Stage, evaluation: GenerativeEvaluation, dataset: str, prompts: Sequence[str], subject: Subject
+    stage: Stage, evaluation: GenerativeEvaluation, dataset: str, prompts: Sequence[str], subject: Subject | Written
 ) -> list[Record]:
     """
     One record per prompt, in order: `completion`, `completion_tokens` and `finish_reason` (`eos`, `length`, or

@@ -18,6 +18,7 @@ from bitdistiller.evaluation.datasets import rows
 from bitdistiller.evaluation.metrics import Metric, proportion, unmeasured
 from bitdistiller.evaluation.sandbox import Outcome, Sandbox, Unavailable
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.evaluation.writing import Written
 from bitdistiller.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class CodeDataset:
     imports: str = ""
 
 
-def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject) -> tuple[list[Record], Record]:
+def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written) -> tuple[list[Record], Record]:
     """
     One record per problem: prompt, completion, program, and how it ended (`status`, `detail`, `passed`).
 

@@ -15,6 +15,7 @@ from bitdistiller.evaluation.batches import Record
 from bitdistiller.evaluation.datasets import rows
 from bitdistiller.evaluation.metrics import Metric, proportion
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.evaluation.writing import Written
 from bitdistiller.stages import Stage
 
 ANSWER = re.compile(r"The answer is:[^\S\n]*([^\n]*)")
@@ -23,7 +24,7 @@ NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:\s*/\s*[1-9]\d*(?!\.\d))?")
 DECORATION = str.maketrans({"−": "-", "–": "-", **dict.fromkeys("$€£*\\{}", None)})
 
 
-def predict(stage: Stage, evaluation: MathEvaluation, subject: Subject) -> tuple[list[Record], Record]:
+def predict(stage: Stage, evaluation: MathEvaluation, subject: Subject | Written) -> tuple[list[Record], Record]:
     """One record per problem: prompt, completion, the number read from it, the right one, and `correct`."""
     prompt_of, gold_of = DATASETS[evaluation.dataset]
     items = rows(evaluation.dataset, evaluation.path, evaluation.max_items)

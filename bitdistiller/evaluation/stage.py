@@ -9,6 +9,8 @@ from typing import Any
 from bitdistiller.config import EvaluateRecipe
 from bitdistiller.evaluation.metrics import Metric, unmeasured
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.evaluation.writing import Written, open_subject
+from bitdistiller.generation.engines import recorded
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import json_line, read_json_lines, sync, write_json
 from bitdistiller.stages.unavailable import why_unavailable
@@ -56,14 +58,15 @@ def run(
         if reason:
             pass_on(stage, recipe, reason)
         else:
-            evaluate(stage, recipe, Subject.load(Path(model), recipe.dtype))
+            evaluate(stage, recipe, open_subject(stage, recipe, Path(model)))
 
 
-def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject) -> None:
+def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject | Written) -> None:
     """The evaluation within its stage."""
     evaluation = recipe.evaluation
     kind = import_module(KINDS[evaluation.kind])
-    records, protocol = kind.predict(stage, evaluation, subject)
+    with stage.deadline.excusing():
+        records, protocol = kind.predict(stage, evaluation, subject)
     predictions = stage.output_file(PREDICTIONS)
     with predictions.open("w", encoding="utf-8") as handle:
         handle.writelines(map(json_line, records))
@@ -71,7 +74,8 @@ def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject) -> None:
     stage.commit()
     metrics = kind.measure(list(read_json_lines(predictions)), evaluation)
     _write_metrics(stage, recipe, metrics, protocol)
-    stage.finish(counts={"predictions": len(records)})
+    engine = recorded(stage.work)
+    stage.finish(counts={"predictions": len(records)}, details={"engine": engine} if engine else {})
 
 
 def pass_on(stage: Stage, recipe: EvaluateRecipe, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Completion:
 
 class Engine(Protocol):
     """Completes one batch of prompts."""
+
+    tokenizer: Any
+    context: int
+    """Longest sequence in tokens."""
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, special tokens included."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bitdistiller.config import Mix
 from bitdistiller.data.fetch import check_layout
@@ -12,6 +11,7 @@ from bitdistiller.data.prompts import mix_prompts, shard_prompts
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Sampling
+from bitdistiller.generation.engines import Wanted, open_engine, settle
 from bitdistiller.generation.shards import Record, batch_file, collect, complete_batches, plan_batches
 from bitdistiller.stages import open_stage
 from bitdistiller.stages.files import json_line
@@ -47,14 +47,16 @@ def run(
         work=work,
         time_budget=time_budget,
     ) as stage:
-        engine = _engine(model, dtype)
-        prompts = shard_prompts(mix_prompts(recipe, engine.tokenizer), shard, shards)
         settings = recipe.generation
+        name = settle(settings.engine, stage.work)
+        engine = open_engine(name, Wanted(model, dtype, settings.longest, settings.tensor_parallel))
+        prompts = shard_prompts(mix_prompts(recipe, engine.tokenizer), shard, shards)
         longest = min(settings.max_prompt_tokens, engine.context - 1)
         batches = plan_batches(engine, prompts, longest, settings.batch_size)
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
         done = sum(len(batch) for i, batch in enumerate(batches) if batch_file(stage.work, i).exists())
-        with stage.progress(f"shard {shard} of {shards}", sum(map(len, batches)), done, "prompt") as bar:
+        progress = stage.progress(f"shard {shard} of {shards}", sum(map(len, batches)), done, "prompt")
+        with progress as bar, stage.deadline.excusing():
             for count in complete_batches(engine, batches, sampling, stage.work, stage.deadline.check):
                 stage.commit()
                 bar.advance(count)
@@ -63,18 +65,7 @@ def run(
         with stage.output_file(COMPLETIONS).open("w", encoding="utf-8") as handle:
             handle.writelines(map(json_line, records))
         counts = _counts(records, len(prompts)) | {"vocabulary": vocabulary_digest(engine.tokenizer)}
-        stage.finish(counts=counts, details={"prompts_per_second": rate})
-
-
-def _engine(model: Path, dtype: str) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from bitdistiller.generation.transformers_engine import TransformersEngine
-
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TransformersEngine(loaded.to(device), AutoTokenizer.from_pretrained(model))
+        stage.finish(counts=counts, details={"engine": name, "prompts_per_second": rate})
 
 
 def _counts(records: Sequence[Record], prompts: int) -> dict[str, int]:

@@ -58,7 +58,11 @@ class Attempts:
         return len(history) + 1
 
     def end(self, outcome: str, exception: BaseException | None = None) -> None:
-        """Close the attempt: outcome `finished`, `deadline`, `input`, `error` or `interrupted`."""
+        """
+        Close the attempt: outcome `finished`, `deadline`, `input`, `disk`, `error` or `interrupted`.
+
+        Wrong input and a full disk are told at once and end with their cause, so that the gate does not count them.
+        """
         message = f"{type(exception).__name__}: {exception}"[:2000] if exception else None
         record = {"event": "end", "outcome": outcome, "exception": message, "ended": time.time()}
         append_json_line(self.path, {**record, "commits_after": self.commits})

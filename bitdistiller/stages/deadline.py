@@ -62,6 +62,16 @@ class Deadline:
         return DeadlineReached(f"{reason}; progress is saved and the same command goes on from here")
 
     @contextlib.contextmanager
+    def excusing(self) -> Iterator[None]:
+        """Errors after a signal are its doing, as when it also reached a worker process: raises DeadlineReached."""
+        try:
+            yield
+        except Exception as error:
+            if self.signalled and not isinstance(error, DeadlineReached):
+                raise self.reached() from error
+            raise
+
+    @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Turn SIGTERM and SIGUSR1 into an expired budget while the stage runs."""
         if threading.current_thread() is not threading.main_thread():

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bitdistiller.errors import InputError
+from bitdistiller.stages import damage
+from bitdistiller.stages.damage import DAMAGED, DIGEST
 from bitdistiller.stages.files import read_json
 
-DIGEST = "digest.json"
 PROVENANCE = "provenance.json"
 
 
@@ -27,12 +28,12 @@ def hash_json(value: Any) -> str:
 
 
 def describe_files(root: Path) -> dict[str, dict[str, Any]]:
-    """`{relative path: {"sha256", "bytes"}}` of every visible file below `root` but a stage's own two small files."""
+    """`{relative path: {"sha256", "bytes"}}` of every visible file below `root` but a stage's own small files."""
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in Path(name).parts)
-        if path.is_file() and not hidden and name not in (DIGEST, PROVENANCE):
+        if path.is_file() and not hidden and name not in (DIGEST, PROVENANCE, DAMAGED):
             found[name] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
     return found
 
@@ -67,7 +68,8 @@ def verify(root: Path, deep: bool = True) -> None:
     """
     Check a stage output against its `digest.json`: presence and size of every file, with `deep` also the content.
 
-    Raises InputError that names the first damaged file and says how to have it made again.
+    Raises InputError that names the first damaged file and says how to have it made again; the output is marked, so
+    that the next run of the workflow does.
     """
     if not (root / DIGEST).exists():
         raise InputError(f"{root}: {DIGEST} is missing, so this output is not finished; run its stage again")
@@ -75,4 +77,8 @@ def verify(root: Path, deep: bool = True) -> None:
         path = root / name
         whole = path.exists() and path.stat().st_size == entry["bytes"]
         if not whole or (deep and hash_file(path) != entry["sha256"]):
-            raise InputError(f"{path}: damaged or missing (differs from {DIGEST}); delete {root} and run again")
+            damage.mark(root, name)
+            raise InputError(
+                f"{path}: damaged or missing (differs from {DIGEST}); the same snakemake command makes it again; "
+                f"without snakemake, delete {root} and run again"
+            )

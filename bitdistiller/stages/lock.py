@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import json
 import logging
 import os
@@ -42,9 +43,27 @@ def _machine() -> str:
     return socket.gethostname()
 
 
+def user_name() -> str:
+    """The user of this process; the number of one without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def job_id() -> str | None:
     """The scheduler's id of this job, if there is one."""
     return os.environ.get("SLURM_JOB_ID")
+
+
+def is_local(owner: dict[str, Any]) -> bool:
+    """Whether the process of an owner can be looked up from here."""
+    return owner.get("machine") == _machine()
+
+
+def runs_here(owner: dict[str, Any]) -> bool:
+    """Whether an owner's process is on this machine and has not ended."""
+    return is_local(owner) and _start_time(int(owner["pid"])) == owner["start_time"]
 
 
 class RunLock:
@@ -82,7 +101,11 @@ class RunLock:
                 raise LockHeld(f"{self.path.parent}: {self._name(owner)} works here; try again when it has ended")
             time.sleep(min(0.5, self.wait / 4 + 0.01))
             check()
-        threading.Thread(target=self._beat, daemon=True, name="lock-heartbeat").start()
+        self._start_beating()
+
+    def owner(self) -> dict[str, Any] | None:
+        """Who has the lock, dead or alive: user, host, pid, job and more; None when nobody has."""
+        return self._read()
 
     def release(self) -> None:
         """Give the lock back if it is still ours."""
@@ -100,8 +123,8 @@ class RunLock:
             return True
 
     def _is_dead(self, owner: dict[str, Any], seen: dict[str, Any] | None, unchanged_seconds: float) -> bool:
-        if owner.get("machine") == _machine():
-            return _start_time(int(owner["pid"])) != owner["start_time"]
+        if is_local(owner):
+            return not runs_here(owner)
         return owner == seen and unchanged_seconds > self.stale
 
     @contextlib.contextmanager
@@ -122,6 +145,7 @@ class RunLock:
         self.beats += 1
         owner = {
             "token": self.token,
+            "user": user_name(),
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),
@@ -132,6 +156,9 @@ class RunLock:
         temporary = self.path.with_name(f".lock-{self.token}")
         temporary.write_text(json.dumps(owner))
         os.replace(temporary, self.path)
+
+    def _start_beating(self) -> None:
+        threading.Thread(target=self._beat, daemon=True, name="lock-heartbeat").start()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):

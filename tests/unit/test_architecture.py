@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bitdistiller"
-TOP = ("errors", "config", "recipes", "plan", "options")
+TOP = ("errors", "config", "recipes", "environments", "plan", "resources", "options")
 ROOMS = (
     *TOP,
     "stages",
@@ -91,12 +93,37 @@ def test_no_rule_retries_and_no_array_jobs() -> None:
     assert "default-resources" not in yaml.safe_load((ROOT / "profiles" / "default" / "profile.v9+.yaml").read_text())
 
 
+def pip_part(environment: str) -> dict[str, str]:
+    """Versions by name in the pip part of an environment file."""
+    pip = yaml.safe_load((ROOT / "envs" / environment).read_text())["dependencies"][-1]["pip"]
+    return dict(pin.split("==") for pin in pip)
+
+
+def required(*extras: str) -> set[str]:
+    """Names that the package and some of its extras require."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    return {re.match(r"[\w-]+", requirement)[0] for requirements in lists for requirement in requirements}
+
+
 @pytest.mark.parametrize(
     ("constraints", "environment"),
-    [("constraints.txt", "train.yaml"), ("constraints-baselines.txt", "baselines.yaml")],
+    [
+        ("constraints.txt", "train.yaml"),
+        ("constraints-serve.txt", "serve.yaml"),
+        ("constraints-baselines.txt", "baselines.yaml"),
+    ],
 )
 def test_environments_repeat_the_pins(constraints: str, environment: str) -> None:
     lines = (ROOT / constraints).read_text().splitlines()
     pins = {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
-    pip = yaml.safe_load((ROOT / "envs" / environment).read_text())["dependencies"][-1]["pip"]
-    assert {name: pins[name] for name in (pin.split("==")[0] for pin in pip)} == dict(pin.split("==") for pin in pip)
+    pip = pip_part(environment)
+    pip.pop("vllm", None)  # of its two builds the package's extra pins this one
+    assert {name: pins[name] for name in pip} == pip
+
+
+def test_environments_have_what_their_work_requires() -> None:
+    assert set(pip_part("train.yaml")) == required("kernels", "engines")
+    assert set(pip_part("serve.yaml")) == required("serve")
+    assert set(pip_part("baselines.yaml")) >= {"auto-round", "llmcompressor"}  # of the stages it runs only one
+    assert f"vllm=={pip_part('serve.yaml')['vllm']}" in (ROOT / "pyproject.toml").read_text()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bitdistiller.config import Experiment
+from bitdistiller.config import Experiment, Resources
 from bitdistiller.errors import InputError
 from bitdistiller.plan import Plan
 from bitdistiller.recipes import as_text, parse
+
+GPUS = Resources(generate={"gpu": 1}, evaluate={"gpu": 1})
 
 
 def model_directory(path, **changes):
@@ -275,11 +277,36 @@ def test_a_library_s_run(experiment, tmp_path):
     recipe = plan.baseline_recipe("gptq")
     assert (recipe.method, recipe.calibration) == ("gptq", plan.clip_recipe("int2").calibration)
     assert "gptq" not in plan.clips.values()
-    assert plan.needs_library(tmp_path).startswith("runs.gptq: method gptq needs the baselines' environment; run `make")
+    assert plan.missing_environment(tmp_path).startswith(
+        "runs.gptq: method gptq needs the baselines' environment; run `make"
+    )
     (tmp_path / ".venv-baselines").mkdir()
     (tmp_path / ".venv-baselines" / ".ready").touch()
-    assert plan.needs_library(tmp_path) == ""
-    assert experiment().needs_library(tmp_path / "other") == ""
+    assert plan.missing_environment(tmp_path) == ""
+    assert experiment().missing_environment(tmp_path / "other") == ""
+
+
+def test_what_vllm_needs(experiment, tmp_path, monkeypatch):
+    monkeypatch.delenv("SERVE_PYTHON", raising=False)
+    math = {"kind": "math", "dataset": "gsm8k"}
+    source = {"dataset": "alpaca", "samples": 1}
+    plan = experiment(
+        mixes={"v": {"teacher": "m", "sources": [source], "generation": {"engine": "vllm"}}},
+        evaluations={"math": math, "served": {**math, "engine": "vllm"}},
+    )
+    serve, train = "../envs/serve.yaml", "../envs/train.yaml"
+    assert (plan.mix_environment("v"), plan.mix_environment("x")) == (serve, train)
+    assert [plan.evaluation_environment("int2", name) for name in ("e", "math", "served")] == [train, train, serve]
+    on_gpus = Plan(plan.experiment.model_copy(update={"resources": GPUS}))
+    assert on_gpus.mix_environment("x") == serve
+    assert [on_gpus.evaluation_environment("full", name) for name in ("e", "math")] == [train, serve]
+    assert on_gpus.evaluation_environment("int2", "math") == train
+    missing = plan.missing_environment(tmp_path)
+    assert missing.startswith(
+        "mixes.v.generation.engine: vllm needs the serving environment; run `make env-serve` once"
+    )
+    assert plan.missing_environment(tmp_path, {"evaluate"}).startswith("evaluations.served.engine: vllm needs the serv")
+    assert plan.missing_environment(tmp_path, {"train", "baseline"}) == ""
 
 
 @pytest.mark.parametrize(

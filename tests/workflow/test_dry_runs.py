@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -172,15 +173,38 @@ def test_the_rule_graph_in_the_readme_is_current() -> None:
     assert embed.RULE_GRAPH.read_text() in (ROOT / "README.md").read_text()
 
 
-def test_baselines_without_their_environment_end_before_the_first_job(tmp_path: Path) -> None:
-    for name in ("bitdistiller", "rules", "envs", "workflow", "config.yaml", "experiments"):
+def served_demo() -> dict[str, Any]:
+    """The demo with completions by vLLM."""
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for mix in demo["mixes"].values():
+        mix.setdefault("generation", {})["engine"] = "vllm"
+    return demo
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        (
+            yaml.safe_load((ROOT / EXPERIMENTS_DEMO).read_text()),
+            "the baselines' environment; run `make baselines` once",
+        ),
+        (served_demo(), "generation.engine: vllm needs the serving environment; run `make env-serve` once"),
+    ],
+    ids=["baselines", "serve"],
+)
+def test_work_without_its_environment_ends_before_the_first_job(
+    experiment: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bitdistiller", "rules", "envs"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "workflow").unlink()
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "experiments/demo-baselines.yaml"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment))
+    for variable in ("BASELINES_PYTHON", "SERVE_PYTHON"):
+        monkeypatch.delenv(variable, raising=False)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
-    assert "needs the baselines' environment; run `make baselines` once" in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "results").exists()
 
 

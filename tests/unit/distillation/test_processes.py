@@ -8,15 +8,10 @@ import time
 import pytest
 from helpers.processes import finish, start, wait_for
 
-from bitdistiller.distillation import processes
-from bitdistiller.distillation.processes import (
-    TORCH_VARIABLES,
-    adopt_environment,
-    start_processes,
-    step_port,
-    verdict,
-    wanted_processes,
-)
+from bitdistiller.distillation import launcher, processes
+from bitdistiller.distillation.launcher import verdict
+from bitdistiller.distillation.processes import TORCH_VARIABLES, adopt_environment, start_processes, wanted_processes
+from bitdistiller.distillation.slurm_step import step_port
 from bitdistiller.errors import InputError
 
 NOTE = "import os, sys, time, signal, pathlib; rank = os.environ['RANK']; here = pathlib.Path(sys.argv[1]);"
@@ -77,7 +72,7 @@ def test_every_process_knows_its_place(tmp_path):
 
 @pytest.mark.parametrize(("end", "expected"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
 def test_when_one_fails_the_others_end_within_the_grace_time(tmp_path, monkeypatch, end, expected):
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.2)
     code = f"time.sleep(60) if rank == '0' else {end}"
     before = signal.getsignal(signal.SIGTERM)
     assert start_processes(2, child(tmp_path, code)) == expected

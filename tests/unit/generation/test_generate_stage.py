@@ -141,7 +141,7 @@ def test_kill_in_the_middle_then_rerun_is_byte_identical(generate, recipe, tiny_
 
 
 def test_bad_input_is_one_line_before_any_weight_is_loaded(generate, recipe, tmp_path, tiny_model, monkeypatch):
-    monkeypatch.setattr(generate_stage, "_engine", None)
+    monkeypatch.setattr(generate_stage, "open_engine", None)
     with pytest.raises(InputError, match=r"nowhere: no config\.json there; a model directory"):
         generate(recipe(), "out", model=tmp_path / "nowhere")
     with pytest.raises(InputError, match="--shard 3: must be from 0 to 2"):

@@ -35,6 +35,15 @@ def test_without_a_budget_it_is_never_due(clock):
     limit.check()
 
 
+def test_errors_after_a_signal_are_its_doing(clock):
+    limit = Deadline(None)
+    with pytest.raises(ZeroDivisionError), limit.excusing():
+        raise ZeroDivisionError
+    limit._on_signal(signal.SIGTERM, None)
+    with pytest.raises(DeadlineReached, match="asked to stop by SIGTERM"), limit.excusing():
+        raise ZeroDivisionError
+
+
 def test_it_is_due_when_the_longest_step_does_not_fit_any_more(clock):
     limit = Deadline(10.0)
     limit.check()

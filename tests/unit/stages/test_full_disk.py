@@ -28,8 +28,17 @@ def test_a_stage_tells_of_a_full_disk_in_one_line(tmp_path, error):
     assert (caught.value.exit_code, caught.value.__cause__) == (1, error)
     assert "\n" not in str(caught.value)
     (record,) = Attempts(tmp_path / "out.work").history()
-    assert (record["outcome"], record["exception"]) == ("error", f"DiskFull: {caught.value}")
+    assert (record["outcome"], record["exception"]) == ("disk", f"DiskFull: {caught.value}")
     assert [path.name for path in tmp_path.iterdir()] == ["out.work"]
+
+
+def test_a_full_disk_is_no_failure_that_the_gate_counts(tmp_path):
+    for _ in range(6):
+        with pytest.raises(DiskFull):
+            attempt(tmp_path / "out", full("weights"))
+    with open_stage("toy", version=1, recipe={}, inputs={}, output=tmp_path / "out") as stage:
+        stage.output_file("whole").write_text("whole")
+        stage.finish()
 
 
 def test_the_file_is_named_where_it_is_known(tmp_path):

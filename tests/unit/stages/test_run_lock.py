@@ -70,13 +70,15 @@ def test_a_live_owner_is_not_disturbed(tmp_path):
 
 
 def test_a_second_process_waits_for_the_first_and_then_works(tmp_path):
-    first = start(TOY_STAGE, tmp_path / "out", "--steps", "3", "--sleep", "0.3")
+    gate = tmp_path / "gate"
+    first = start(TOY_STAGE, tmp_path / "out", "--steps", "3", "--until", gate)
     wait_for((tmp_path / "out.work" / "lock.json").exists, first)
     second = start(TOY_STAGE, tmp_path / "out", "--steps", "3")
+    assert f"waiting for process {first.pid}" in second.stdout.readline()
+    gate.touch()
     assert finish(first)[0] == 0
     code, output = finish(second)
     assert code == 0
-    assert f"waiting for process {first.pid}" in output
     assert "attempt 2" in output
     assert not (tmp_path / "out.work" / "lock.json").exists()
 
