@@ -1,7 +1,8 @@
-"""Keys and values of the running sequences: one buffer of fixed size per layer, one row per sequence."""
+"""Keys and values of the running sequences: one buffer of fixed size a layer, one row a sequence."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,32 +10,55 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+ARGUMENTS = {"input_ids", "position_ids", "attention_mask", "past_key_values", "logits_to_keep"}
+
+
+def fits(model: Any) -> bool:
+    """
+    Whether a model can run on `Slots`: each layer keeps keys and values of all tokens, and it takes its positions and
+    its mask from outside. Sliding windows, states of linear attention and ALiBi do not fit.
+    """
+    known = getattr(model, "_can_compile_fullgraph", False)  # transformers: works on a cache of fixed buffers
+    if not known or model.config._attn_implementation not in ("sdpa", "eager") or getattr(model.config, "alibi", False):
+        return False
+    layers = DynamicCache(config=model.config).layers
+    return set(map(type, layers)) == {DynamicLayer} and set(inspect.signature(model.forward).parameters) >= ARGUMENTS
+
 
 class Slots:
     """
     What the layers of a cache share: which rows and columns of their buffers a forward pass writes and reads.
 
     The buffers are (rows, key-value heads, width, head dimension); token i of a sequence is in column i of its row, and
-    the running sequences are rows 0 to n - 1.
+    the running sequences are the first rows.
     """
 
     def __init__(self, model: Any, rows: int, width: int) -> None:
         self.rows, self.width = rows, width
-        self.layers = [SlotLayer(self) for _ in range(len(DynamicCache(config=model.config).layers))]
+        self.layers = [SlotLayer(self) for _ in DynamicCache(config=model.config).layers]
         self.cache = Cache(layers=self.layers)
-        self.prefill(0, 0)
+        self.first = self.used = 0
+        self.positions: torch.Tensor | None = None
 
-    def prefill(self, first: int, count: int) -> None:
-        """The next forward pass brings new sequences from their first token on, for rows `first` and behind."""
-        self.new, self.positions, self.used = slice(first, first + count), None, 0
+    def prefill(self, first: int) -> None:
+        """The next forward pass brings whole prompts, for row `first` and those behind it."""
+        self.first, self.used, self.positions = first, 0, None
 
     def decode(self, positions: torch.Tensor, used: int) -> None:
-        """The next forward pass brings token `positions[i]` (n,) to row i; all lie in the first `used` columns."""
+        """The next forward pass brings token `positions[i]` to row i; all of them lie in the first `used` columns."""
         self.positions, self.used = positions, used
-        self.targets: torch.Tensor | None = None
+        self.targets: dict[int, torch.Tensor] = {}
+
+    def target(self, heads: int) -> torch.Tensor:
+        """Where those tokens lie among all (row, head, column): int64 (rows x heads)."""
+        assert self.positions is not None
+        if heads not in self.targets:
+            first = torch.arange(len(self.positions) * heads, device=self.positions.device) * self.width
+            self.targets[heads] = first + self.positions.repeat_interleave(heads)
+        return self.targets[heads]
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copy the first `length` tokens of some rows to others."""
+        """Copy the first `length` tokens of some rows over others."""
         for layer in self.layers:
             for buffer in (layer.keys, layer.values):
                 for source, target in zip(sources, targets, strict=True):
@@ -49,7 +73,7 @@ class SlotLayer(DynamicLayer):
         self.slots = slots
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Zeros, as what is masked is multiplied by 0 and must be finite."""
+        """Make the buffers, of zeros: what a mask hides is multiplied by 0 and must be finite."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (
             states.new_zeros(self.slots.rows, states.shape[1], self.slots.width, states.shape[3])
@@ -60,31 +84,25 @@ class SlotLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write states (n, heads, tokens, dimension); returns what their queries may look at."""
+        """Keep states (sequences, heads, tokens, dimension); returns what their queries look at."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        slots = self.slots
+        slots, count = self.slots, len(key_states)
         if slots.positions is None:
-            self.keys[slots.new, :, : key_states.shape[2]] = key_states
-            self.values[slots.new, :, : value_states.shape[2]] = value_states
+            new = slice(slots.first, slots.first + count)
+            self.keys[new, :, : key_states.shape[2]] = key_states
+            self.values[new, :, : value_states.shape[2]] = value_states
             return key_states, value_states
-        count = key_states.shape[0]
-        if slots.targets is None:
-            slots.targets = self._targets(slots.positions)
         for buffer, states in ((self.keys, key_states), (self.values, value_states)):
-            buffer.view(-1, buffer.shape[3]).index_copy_(0, slots.targets, states.reshape(-1, states.shape[3]))
+            dimension = states.shape[3]
+            target = slots.target(states.shape[1])
+            buffer.view(-1, dimension).index_copy_(0, target, states.reshape(-1, dimension))
         return self.keys[:count, :, : slots.used], self.values[:count, :, : slots.used]
 
-    def _targets(self, positions: torch.Tensor) -> torch.Tensor:
-        """Where the new token of each row and head lies among all (row, head, column)."""
-        heads, width = self.keys.shape[1], self.keys.shape[2]
-        first = torch.arange(len(positions) * heads, device=positions.device) * width
-        return first + positions.repeat_interleave(heads)
-
     def get_seq_length(self) -> int:
-        """Tokens before those of this forward pass."""
+        """Tokens before those of the forward pass."""
         return max(self.slots.used - 1, 0)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that the queries see, from column 0 on."""
+        """Columns that the queries look at, and the first of them."""
         return self.slots.used or query_length, 0
