@@ -157,7 +157,7 @@ class Writing(Section):
     tensor_parallel: PositiveInt | None = None
     """vllm: GPUs that share one copy of the model; null takes the fewest that hold it. Others hold further copies."""
     commit_every: PositiveInt = 256
-    """Prompts after which what was written is safe from a kill, at least `batch_size`; they wait for each other's end."""
+    """Prompts after which what was written is safe from a kill, at least `batch_size`; a kill costs at most these."""
 
     def group(self, batch_size: int) -> int:
         """Prompts that are begun and saved together."""

@@ -95,6 +95,25 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Hours of the paper's run": "hours_of_paper_run",
         },
     ),
+    "generate": (
+        "Continuous batching",
+        "`python benchmarks/generate.py`: the trained demo teacher completes the prompts of the demo's first shard (or the "
+        "number given), 64 at once, float32. *Static* is transformers' `generate` on padded batches of 64, in the prompts' "
+        "order (*as drawn*) or by length (*sorted*, what this project did before). Continuous batches save after every 256 "
+        "prompts, or once. Medians of 3 turns; *equal* are the completions that are those of the sorted static batches; "
+        "peak is memory beyond the model.",
+        {
+            "Device": "device",
+            "Decoding": "decoding",
+            "Batches": "form",
+            "Prompts": "prompts",
+            "Tokens/s": "tokens_per_second",
+            "Times as drawn": "times_drawn",
+            "Times sorted": "times_sorted",
+            "Equal": "equal",
+            "Peak, MiB": "peak_mib",
+        },
+    ),
     "loss": (
         "Loss by chunks",
         "`python benchmarks/loss.py`: CAKLD forward and backward from float32 hidden states and heads, tokens x "

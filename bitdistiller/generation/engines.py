@@ -21,8 +21,8 @@ class Wanted:
     What an engine is to load: a full-precision model directory and its precision (float32 or bfloat16).
 
     longest: tokens of the longest sequence, prompt and completion together; None: the model's context, or what memory
-    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it. batch_size: sequences
-    that transformers decodes at once; vLLM sees for itself.
+    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it. batch_size:
+    sequences that transformers decodes at once; vLLM decides for itself.
     """
 
     model: Path

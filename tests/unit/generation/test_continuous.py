@@ -188,28 +188,16 @@ def state_space():
     return MambaForCausalLM(MambaConfig(**shape, **SHORT)).eval()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [lambda: build("mistral"), lambda: build("qwen2"), alibi, state_space],
-    ids=["window", "mixed", "alibi", "ssm"],
-)
-def test_other_caches_take_static_batches_by_themselves(make):
-    model, tokenizer = make(), make_tokenizer(80)
+OTHERS = {"window": lambda: build("mistral"), "mixed": lambda: build("qwen2"), "alibi": alibi, "ssm": state_space}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_caches_take_static_batches_by_themselves(name):
+    model = OTHERS[name]()
     assert not fits(model)
-    engine = TransformersEngine(model, tokenizer, batch_size=2)
-    assert engine.decode is static.decode
-    prompts = ["The cat", "A small dog ran over", "Nobody", "When the rain came", "the"]
-    together = engine.complete(prompts, range(5), Sampling(12))
-    alone = [engine.complete([prompt], [n], Sampling(12))[0] for n, prompt in enumerate(prompts)]
-    assert together == alone
-
-
-def test_static_batches_equal_naive_generation():
-    model = build("mistral")
-    prompts, seeds = random_prompts([20, 3, 1, 9, 50])
-    limits = [min(14, CONTEXT - len(prompt)) for prompt in prompts]
-    new = static.decode(model, prompts, limits, seeds, Sampling(14, 0.9), END, 2)
-    ended = [
-        ids[: ids.index(2) + 1] if 2 in ids[:limit] else ids[:limit] for ids, limit in zip(new, limits, strict=True)
-    ]
-    assert cut(ended) == naive(model, prompts, limits, seeds, 0.9)
+    assert TransformersEngine(model, make_tokenizer()).decode is static.decode
+    prompts, seeds = random_prompts([20, 3, 1, 9, 40])
+    for temperature in (0.0, 0.9):
+        new = static.decode(model, prompts, [14] * 5, seeds, Sampling(14, temperature), END, 2)
+        until_end = [ids[: ids.index(2) + 1] if 2 in ids else ids for ids in new]
+        assert cut(until_end) == naive(model, prompts, [14] * 5, seeds, temperature)
