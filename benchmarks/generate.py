@@ -1,9 +1,9 @@
 """Continuous batching beside static batches: `python benchmarks/generate.py [BASE [PROMPTS]]`; writes generate.csv.
 
 BASE is the trained demo teacher with its corpus (default: results/demo/base, of `make demo`): how long its completions
-are decides what can be gained. The prompts are those of the demo's first shard, or about PROMPTS of them. Static batches
-are transformers' `generate`; *as drawn* takes the prompts in their order, *sorted* by length, as this project did before.
-The forms take turns; times are medians.
+are decides what can be gained. The prompts are those of the demo's first shard, or about PROMPTS of them. Static
+batches are transformers' `generate`; *as drawn* takes the prompts in their order, *sorted* by length, as this project
+did before. The forms take turns; times are medians.
 """
 
 from __future__ import annotations

@@ -97,11 +97,11 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "generate": (
         "Continuous batching",
-        "`python benchmarks/generate.py`: the trained demo teacher completes the prompts of the demo's first shard (or the "
-        "number given), 64 at once, float32. *Static* is transformers' `generate` on padded batches of 64, in the prompts' "
-        "order (*as drawn*) or by length (*sorted*, what this project did before). Continuous batches save after every 256 "
-        "prompts, or once. Medians of 3 turns; *equal* are the completions that are those of the sorted static batches; "
-        "peak is memory beyond the model.",
+        "`python benchmarks/generate.py`: the trained demo teacher completes the prompts of the demo's first shard (or "
+        "the number given), 64 at once, float32. *Static* is transformers' `generate` on padded batches of 64, in the "
+        "prompts' order (*as drawn*) or by length (*sorted*, what this project did before). Continuous batches save "
+        "after every 256 prompts, or once. Medians of 3 turns; *equal* is the share of completions that are those of "
+        "the sorted static batches; peak is memory beyond the model.",
         {
             "Device": "device",
             "Decoding": "decoding",
