@@ -1,9 +1,10 @@
 """Continuous batching beside static batches: `python benchmarks/generate.py [BASE [PROMPTS]]`; writes generate.csv.
 
 BASE is the trained demo teacher with its corpus (default: results/demo/base, of `make demo`): how long its completions
-are decides what can be gained. The prompts are those of the demo's first shard, or about PROMPTS of them. Static
-batches are transformers' `generate`; *as drawn* takes the prompts in their order, *sorted* by length, as this project
-did before. The forms take turns; times are medians.
+are decides what can be gained. The prompts are those of the demo's first shard, or about PROMPTS of them, in order of
+length. Static batches are transformers' `generate`, as this project used it before. As completions of the demo teacher
+are nearly as long as others of prompts of that length, the last rows give every prompt a limit from an exponential
+distribution. The forms take turns; times are medians.
 """
 
 from __future__ import annotations
@@ -11,27 +12,42 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from measure import ROOT, highest_mib, machine, number, reset_peak, write_csv
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bitdistiller.config import Generation
 from bitdistiller.data.prompts import Prompt, mix_prompts, shard_prompts
-from bitdistiller.generation import Sampling, TransformersEngine, static
-from bitdistiller.plan import Plan
+from bitdistiller.data.tokenising import encode_prompt
+from bitdistiller.generation import Sampling, TransformersEngine, continuous, static
 from bitdistiller.recipes import load_experiment
 
-TURNS, THREADS = 3, 2
-STATIC = "static, sorted"
-Completions = list[tuple[str, list[int]]]
-Form = Callable[[TransformersEngine, list[Prompt], Sampling], Completions]
+TURNS, THREADS, MEAN_LENGTH = 3, 2, 28
+STATIC = "static"
+FORMS: dict[str, int | None] = {STATIC: None, "continuous, groups of 256": 256, "continuous, one group": 10**9}
+"""Prompts that are completed together; None: static batches."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Prompts as token ids, with the most new tokens and the seed of each, and how they are continued."""
+
+    name: str
+    prompts: list[list[int]]
+    limits: list[int]
+    seeds: list[int]
+    sampling: Sampling
+    end: tuple[int, ...]
 
 
 def main() -> None:
-    """Measure greedy decoding and sampling."""
+    """Measure greedy decoding, sampling and spread lengths."""
     torch.set_num_threads(THREADS)
     base = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results" / "demo" / "base"
     generation = load_experiment(ROOT / "config.yaml").mixes["demo"].generation
@@ -41,96 +57,80 @@ def main() -> None:
     engine = TransformersEngine(model, tokenizer, generation.batch_size)
     prompts = first_shard(base, tokenizer)
     prompts = prompts[:: max(1, len(prompts) // int(sys.argv[2]))] if len(sys.argv) > 2 else prompts
-    rows = []
-    for temperature in (0.0, generation.temperature):
-        sampling = Sampling(generation.max_new_tokens, temperature)
-        rows += measured(engine, prompts, sampling, device)
-    write_csv("generate", rows)
+    prompts.sort(key=lambda prompt: (engine.prompt_length(prompt.text), prompt.id))
+    works = workloads(engine, prompts, generation)
+    write_csv("generate", [row for work in works for row in measured(engine, work, device)])
 
 
 def first_shard(base: Path, tokenizer: Any) -> list[Prompt]:
     """The prompts that the demo's job `generate` 0 completes."""
-    mix = Plan(load_experiment(ROOT / "config.yaml")).experiment.mixes["demo"]
+    mix = load_experiment(ROOT / "config.yaml").mixes["demo"]
     sources = [
         source.model_copy(update={"path": base / "corpus" / f"{source.dataset}.train.jsonl"}) for source in mix.sources
     ]
     return shard_prompts(mix_prompts(mix.model_copy(update={"sources": sources}), tokenizer), 0, mix.shards)
 
 
-def measured(
-    engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling, device: str
-) -> list[dict[str, Any]]:
+def workloads(engine: TransformersEngine, prompts: list[Prompt], generation: Generation) -> list[Work]:
+    """The demo's own, greedy and sampled, and one whose completions have lengths of their own; it ends at no token."""
+    ids = [encode_prompt(engine.tokenizer, prompt.text) for prompt in prompts]
+    room = [min(generation.max_new_tokens, engine.context - len(row)) for row in ids]
+    seeds = [prompt.seed for prompt in prompts]
+    drawn = np.random.default_rng(0).exponential(MEAN_LENGTH, len(ids))
+    spread = [min(most, 1 + int(length)) for most, length in zip(room, drawn, strict=True)]
+    greedy, sampled = (Sampling(generation.max_new_tokens, value) for value in (0.0, generation.temperature))
+    return [
+        Work("greedy", ids, room, seeds, greedy, engine.eos),
+        Work(f"temperature {sampled.temperature}", ids, room, seeds, sampled, engine.eos),
+        Work("greedy, spread lengths", ids, spread, seeds, greedy, (engine.tokenizer.pad_token_id,)),
+    ]
+
+
+def measured(engine: TransformersEngine, work: Work, device: str) -> list[dict[str, Any]]:
     """A line for each form: medians over the turns."""
     times: dict[str, list[float]] = {name: [] for name in FORMS}
     peaks: dict[str, list[float]] = {name: [] for name in FORMS}
-    found: dict[str, dict[str, list[int]]] = {}
-    engine.complete([prompts[0].text], [0], sampling)
+    found: dict[str, list[list[int]]] = {}
     for _ in range(TURNS):
-        for name, form in FORMS.items():
+        for name, every in FORMS.items():
             before, begin = reset_peak(device), time.perf_counter()
-            found[name] = dict(form(engine, prompts, sampling))
+            found[name] = completed(engine, work, every)
             times[name].append(time.perf_counter() - begin)
             peaks[name].append(highest_mib(device) - before)
-    tokens = sum(map(len, found[STATIC].values()))
+    tokens = sum(map(len, found[STATIC]))
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return [
         {
             "device": device,
-            "decoding": f"temperature {sampling.temperature}" if sampling.temperature else "greedy",
+            "decoding": work.name,
             "form": name,
-            "prompts": len(prompts),
+            "prompts": len(work.prompts),
             "at_once": engine.batch_size,
             "tokens_per_second": number(tokens / seconds[name]),
-            "times_drawn": number(seconds["static, as drawn"] / seconds[name]),
-            "times_sorted": number(seconds[STATIC] / seconds[name]),
-            "equal": number(sum(found[name][key] == ids for key, ids in found[STATIC].items()) / len(prompts)),
+            "times_static": number(seconds[STATIC] / seconds[name]),
+            "equal": number(sum(map(eq, found[name], found[STATIC])) / len(work.prompts)),
             "peak_mib": number(statistics.median(peaks[name])),
+            "share_of_static_peak": number(statistics.median(peaks[name]) / statistics.median(peaks[STATIC])),
             "machine": machine(device),
         }
         for name in FORMS
     ]
 
 
-def as_drawn(engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling) -> Completions:
-    """Static batches of the prompts in their order."""
-    return in_groups(engine, prompts, sampling, engine.batch_size)
+def completed(engine: TransformersEngine, work: Work, every: int | None) -> list[list[int]]:
+    """New tokens of every prompt, end tokens included."""
+    decode = static.decode if every is None else continuous.decode
+    found: list[list[int]] = []
+    for start in range(0, len(work.prompts), every or engine.batch_size):
+        part = slice(start, start + (every or engine.batch_size))
+        given = (work.prompts[part], work.limits[part], work.seeds[part])
+        found += decode(engine.model, *given, work.sampling, work.end, engine.batch_size)
+    return [until_end(ids[:limit], work.end) for ids, limit in zip(found, work.limits, strict=True)]
 
 
-def by_length(engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling) -> Completions:
-    """Static batches of the sorted prompts."""
-    return in_groups(engine, in_order(engine, prompts), sampling, engine.batch_size)
-
-
-def continuous(every: int) -> Form:
-    """This project's engine, `every` prompts at a time."""
-    return lambda engine, prompts, sampling: in_groups(engine, in_order(engine, prompts), sampling, every, ours=True)
-
-
-def in_order(engine: TransformersEngine, prompts: list[Prompt]) -> list[Prompt]:
-    """Prompts by token length, as the stage sorts them."""
-    return sorted(prompts, key=lambda prompt: (engine.prompt_length(prompt.text), prompt.id))
-
-
-def in_groups(
-    engine: TransformersEngine, prompts: list[Prompt], sampling: Sampling, size: int, ours: bool = False
-) -> Completions:
-    """Complete `size` prompts after the other."""
-    chosen, engine.decode = engine.decode, engine.decode if ours else static.decode
-    found: Completions = []
-    for start in range(0, len(prompts), size):
-        group = prompts[start : start + size]
-        completions = engine.complete([p.text for p in group], [p.seed for p in group], sampling)
-        found += [(p.id, c.token_ids) for p, c in zip(group, completions, strict=True)]
-    engine.decode = chosen
-    return found
-
-
-FORMS: dict[str, Form] = {
-    "static, as drawn": as_drawn,
-    STATIC: by_length,
-    "continuous, groups of 256": continuous(256),
-    "continuous, one group": continuous(10**9),
-}
+def until_end(ids: list[int], end: tuple[int, ...]) -> list[int]:
+    """Tokens up to the one that ended them."""
+    return next((ids[: index + 1] for index, token in enumerate(ids) if token in end), ids)
 
 
 if __name__ == "__main__":
