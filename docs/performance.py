@@ -101,7 +101,7 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
         "the number given) in order of length, 64 at once, float32. *Static* is transformers' `generate` on padded "
         "batches of 64, what this project used before; continuous batches save after every 256 prompts, or once. The "
         "demo teacher's completions of prompts of one length are nearly of one length, so that static batches waste a "
-        "fifth of their rows only; *spread lengths* gives every prompt a limit from an exponential distribution of mean 28. "
+        "fifth of their rows only; *spread lengths* gives every prompt a limit, exponentially distributed, mean 28. "
         "Medians of 3 turns; *equal* is the share of completions that are the static ones; peak is memory beyond the "
         "model.",
         {
