@@ -55,7 +55,7 @@ def open_subject(stage: Stage, recipe: EvaluateRecipe, model: Path) -> Subject |
         return Subject.load(model, recipe.dtype)
     name = settle(configured(evaluation, model), stage.work)
     if name == "transformers":
-        return Subject.load(model, recipe.dtype)
+        return Subject.load(model, recipe.dtype, evaluation.batch_size)
     dense = stage.work / "dense"
     readable = model if is_plain(model) else write_dense(model, recipe.dtype, dense)
     engine = open_engine(name, Wanted(readable, recipe.dtype, tensor_parallel=evaluation.tensor_parallel))
