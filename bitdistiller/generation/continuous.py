@@ -88,7 +88,7 @@ class Schedule:
         self.waiting = deque(sorted(sequences, key=lambda sequence: len(sequence.prompt)))
         self.running: list[Running] = []
         self.slots = Slots(model, self.rows, max((len(s.prompt) + s.limit for s in sequences), default=0))
-        self.columns = torch.arange(self.slots.width, device=model.device)
+        self.columns = torch.arange(self.slots.frame.width, device=model.device)
         self.noise, self.vocabulary = PromptNoise([]), 0
         self.tokens = self.positions = self.columns[:0]
 
@@ -98,7 +98,7 @@ class Schedule:
         while self.running or self.waiting:
             self._admit()
             longest = max(sequence.length for sequence in self.running)
-            tokens = [self._step(min(longest + ahead, self.slots.width)) for ahead in range(steps)]
+            tokens = [self._step(min(longest + ahead, self.slots.frame.width)) for ahead in range(steps)]
             for sequence, new in zip(self.running, torch.stack(tokens, 1).tolist(), strict=True):
                 sequence.extend(new, self.end)
             self._dismiss()
@@ -120,20 +120,20 @@ class Schedule:
         if not length:
             return
         padded = [sequence.prompt[:-1] + [0] * (length + 1 - len(sequence.prompt)) for sequence in new]
-        self.slots.prefill(len(self.running))
+        self.slots.frame.prefill(len(self.running))
         self._forward(self._tensor(padded), self.columns[:length].expand(len(new), -1), None)
 
     def _step(self, used: int) -> torch.Tensor:
         """One more token for each running sequence, (sequences,) int64; all that they look at is in `used` columns."""
         drawn = self.aside.submit(self.noise.step, self.vocabulary) if self.vocabulary else None
-        self.slots.decode(self.positions, used)
+        self.slots.frame.decode(self.positions, used)
         later = self.columns[:used] > self.positions[:, None]
         mask = torch.zeros(later.shape, dtype=self.model.dtype, device=later.device)
         mask.masked_fill_(later, torch.finfo(mask.dtype).min)
         logits = self._forward(self.tokens[:, None], self.positions[:, None], mask[:, None, None])[:, -1]
         noise = drawn.result() if drawn else self._first_noise(logits.shape[-1])
         self.tokens = sample(logits, noise, self.sampling.temperature, self.sampling.top_p)
-        self.positions = (self.positions + 1).clamp_(max=self.slots.width - 1)
+        self.positions = (self.positions + 1).clamp_(max=self.slots.frame.width - 1)
         return self.tokens
 
     def _first_noise(self, vocabulary: int) -> torch.Tensor | None:
