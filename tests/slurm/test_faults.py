@@ -37,6 +37,12 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def change_a_byte(path: Path) -> None:
+    """What the size does not tell."""
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+
+
 @contextmanager
 def no_accounting(project: Project) -> Iterator[None]:
     """slurmdbd is down for a minute or longer."""
@@ -57,6 +63,7 @@ def test_one_fault_of_every_class_in_one_run(
     project.forget(*UNFINISHED)
     cut_short(project.path(COMPLETIONS))
     project.set_profile(**PREEMPTIBLE)
+    begin = time.time()
     with Scenario(project, rows) as scenario:
         with no_accounting(project):
             scenario.strike("job killed", "scancel", faults.cancel, SHARD)
@@ -69,6 +76,9 @@ def test_one_fault_of_every_class_in_one_run(
         if small_disk is None:
             scenario.strike("disk full", FULL, faults.fill_disk, TRAIN, ends_command=True)
         scenario.finish()
+    rows.append(Row("no accounting", "generate", "slurmdbd down for a minute", "nothing", None))
+    seconds = round(project.path(COMPLETIONS).stat().st_mtime - begin, 1)
+    rows.append(Row("file damaged", "generate", "a shard cut short by hand, noticed at the start", "nothing", seconds))
     assert_same(project, undisturbed)
 
 
@@ -96,8 +106,12 @@ def test_a_full_disk(undisturbed: Project, project_directory: Path, small_disk: 
     assert_same(project, undisturbed)
 
 
-def test_a_damaged_shard_of_a_finished_project(undisturbed: Project, project_directory: Path) -> None:
+def test_a_shard_that_changed_without_changing_its_size(undisturbed: Project, project_directory: Path) -> None:
     project = undisturbed.copy(project_directory)
-    cut_short(project.path(COMPLETIONS))
+    project.forget(*UNFINISHED[1:])
+    project.set_profile(retries=0)
+    change_a_byte(project.path(COMPLETIONS))
+    with project.start() as command:
+        assert command.wait() == 1, command.output[-3000:]
     project.snakemake()
     assert_same(project, undisturbed)

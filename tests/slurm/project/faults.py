@@ -35,8 +35,10 @@ def limit_memory(_: Project, attempt: Attempt) -> None:
 
 
 def reach_walltime(project: Project, attempt: Attempt) -> None:
-    """The job's time limit is now."""
+    """The job's time limit is now; the stage stands still until SLURM, which looks every 30 s, has noticed."""
+    os.kill(attempt["pid"], signal.SIGSTOP)
     project.cluster.run(["scontrol", "update", f"JobId={attempt['job']}", "TimeLimit=0"])
+    wait_until(lambda: not runs(attempt["pid"]), 120, "the end of a job at its time limit")
 
 
 def preempt(project: Project, attempt: Attempt) -> None:

@@ -64,7 +64,7 @@ class Project:
         """Install the repository's profile for the rig, with quick polls and the given keys changed."""
         profile = yaml.safe_load((REPOSITORY / "profiles" / "slurm" / "profile.v9+.yaml").read_text())
         profile["default-resources"] |= {"slurm_account": ACCOUNT, "slurm_partition": "cpu", "mem_mb": 1000}
-        profile |= {"slurm-init-seconds-before-status-checks": 1, "latency-wait": 10}
+        profile |= {"slurm-init-seconds-before-status-checks": 1, "max-status-checks-per-second": 1, "latency-wait": 10}
         profile |= {"slurm-keep-successful-logs": True, **changes}
         path = self.directory / ".config" / "snakemake" / "slurm" / "profile.v9+.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,8 @@ class Row:
     happened: str
     lost: str
     """Work that was done twice."""
-    seconds: float
-    """From the fault to the next durable step of progress."""
+    seconds: float | None
+    """From the fault to the next durable step of progress; None where nothing was held up."""
 
 
 class Scenario:
