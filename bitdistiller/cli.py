@@ -31,7 +31,7 @@ app.add_typer(profiles, name="profile")
 RECIPE = "Options of the stage: YAML or JSON text, or a file with it. `bitdistiller options STAGE` lists them."
 Output = Annotated[Path, typer.Option(help="Directory of the results, with digest.json and provenance.json.")]
 Work = Annotated[
-    Path | None, typer.Option(help="Directory of the resumable state [default: work/... for results/...].")
+    Path | None, typer.Option(help="Directory of the resumable state; by default work/... for results/...")
 ]
 Recipe = Annotated[str | None, typer.Option(help=RECIPE)]
 Changes = Annotated[list[str], typer.Option("--set", help="One option of the stage, key.key=value; repeatable.")]
@@ -498,18 +498,20 @@ def install_profile(
 @app.command()
 def submit(
     command: Annotated[list[str] | None, typer.Argument(help="Any bitdistiller command, after `--`.")] = None,
-    executor: Annotated[str | None, typer.Option(help="slurm, local or debug [default: slurm where sbatch is]")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="slurm, local or debug; by default slurm where sbatch is, else local.")
+    ] = None,
     partition: Annotated[str | None, typer.Option(help="Partition.")] = None,
     account: Annotated[str | None, typer.Option(help="Account.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs on each node.", min=0)] = None,
     cpus: Annotated[int, typer.Option(help="CPU cores for each task.", min=1)] = 1,
     mem_mb: Annotated[int | None, typer.Option(help="Memory in MB on each node.", min=1)] = None,
     minutes: Annotated[
-        int | None, typer.Option(help="Walltime of one attempt [default: 60 under SLURM, else no limit]", min=1)
+        int | None, typer.Option(help="Walltime of one attempt; by default 60 under SLURM, else none.", min=1)
     ] = None,
     nodes: Annotated[int, typer.Option(help="Nodes.", min=1)] = 1,
     tasks_per_node: Annotated[int, typer.Option(help="Processes on each node, all with this command.", min=1)] = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the job [default: bitdistiller-COMMAND]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job; by default bitdistiller-COMMAND.")] = None,
     requeues: Annotated[int, typer.Option(help="Times the job may come back after its walltime.", min=0)] = 20,
     warning: Annotated[int, typer.Option(help="Seconds before the walltime to ask for saving.", min=1)] = 120,
     sbatch: Annotated[list[str], typer.Option(help="Another option of sbatch, key=value; repeatable.")] = [],  # noqa: B006
@@ -546,8 +548,8 @@ def doctor(
     config: Config = Path("config.yaml"),
     profile: Annotated[str, typer.Option(help="Snakemake profile: its name, or the path of its file.")] = "slurm",
     partition: Annotated[str | None, typer.Option(help="Partition of all jobs, in place of the profile's.")] = None,
-    account: Annotated[str | None, typer.Option(help="Account of the probes [default: the profile's]")] = None,
-    python: Annotated[str | None, typer.Option(help="The Python that runs Snakemake [default: this one]")] = None,
+    account: Annotated[str | None, typer.Option(help="Account of the probes; by default the profile's.")] = None,
+    python: Annotated[str | None, typer.Option(help="The Python that runs Snakemake; by default this one.")] = None,
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Submit a small job to each partition.")] = True,
     patience: Annotated[float, typer.Option(help="Minutes such a job may wait for its start.", min=0.0)] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,

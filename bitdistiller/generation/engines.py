@@ -77,7 +77,7 @@ def _transformers(wanted: Wanted) -> Engine:
 
 
 def _vllm(wanted: Wanted) -> Engine:
-    from bitdistiller.generation.replicas import open_vllm
+    from bitdistiller.generation.vllm_open import open_vllm
 
     return open_vllm(wanted)
 

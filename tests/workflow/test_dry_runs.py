@@ -140,7 +140,7 @@ evaluations: {e: {kind: perplexity, dataset: demo-text}}
 runs:
   a: &run {model: m, teacher: big, method: bitdistiller, format: int2, calibration: c, mix: x, training: cached}
   b: {<<: *run, format: int3}
-  c: {<<: *run, training: live}
+  c: {<<: *run, training: live, nodes: 2}
 """
 
 
@@ -163,6 +163,7 @@ def test_runs_share_the_token_file_and_the_cached_teacher(tmp_path: Path) -> Non
     assert all("--teacher results/big/base/model" in line for line in trains)
     given = " ".join(f"--cache {shard}" for shard in shards)
     assert sorted(given in line for line in trains) == [False, True, True]
+    assert sorted("--nodes 2 " in line for line in trains) == [False, False, True]
 
 
 def test_the_rule_graph_in_the_readme_is_current() -> None:
