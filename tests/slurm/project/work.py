@@ -26,7 +26,7 @@ def batches(shard: Path) -> dict[str, tuple[int, int]]:
 
 
 def repeated_steps(train: Path) -> list[int]:
-    """For every attempt after the first, the steps that it did again, from the history that all attempts append to."""
+    """The steps that each attempt of a training after the first did again, from the history that all append to."""
     lines = list(read_json_lines(train / "state" / "history.jsonl", torn=True))
     starts = [line for line in lines if line["event"] == "start"]
     last = {line["attempt"]: line["step"] for line in lines if line["event"] == "step"}
