@@ -86,12 +86,12 @@ def inputs(shared_directory: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, slurm_python: Path, shared_directory: Path, inputs: Path) -> Project:
-    """A finished project that nothing went wrong in: the measure of all others, and where they start from."""
+    """A project that was finished without a scheduler and without a fault: the measure of others, and their start."""
     directory = shared_directory / "undisturbed"
     if (directory / "results" / "tables").exists():
         return Project(directory, cluster, slurm_python)
     project = Project.create(directory, cluster, slurm_python, inputs)
-    project.snakemake()
+    project.snakemake("--executor", "local", "--cores", "2")
     return project
 
 
