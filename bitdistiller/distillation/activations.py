@@ -1,4 +1,4 @@
-"""Bytes of activations of a decoder, per layer and token, for a residual stream in float32 (docs/cluster.md)."""
+"""Bytes of activations of a decoder, per layer and token, for a residual stream in float32 (docs/training.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a training will need, said before anything is loaded (docs/cluster.md)."""
+"""How much memory a training will need, said before anything is loaded (docs/training.md)."""
 
 from __future__ import annotations
 
