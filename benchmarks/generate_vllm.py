@@ -23,8 +23,8 @@ from measure import ROOT, machine, number, write_csv
 sys.path.insert(0, str(ROOT))
 
 from bitdistiller.environments import SERVE
-from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.engines import Wanted, open_engine
+from bitdistiller.generation.engine import Sampling, Wanted
+from bitdistiller.generation.engines import open_engine
 
 ENGINES = ("transformers", "vllm")
 PROMPTS, NEW_TOKENS, ROUNDS = 64, 64, 5

@@ -10,8 +10,8 @@ from bitdistiller.config import EvaluateRecipe, Evaluation, GenerativeEvaluation
 from bitdistiller.evaluation.subject import Subject
 from bitdistiller.export.directory import companions, quant_method, read_config, student_quantization
 from bitdistiller.generation import serving
-from bitdistiller.generation.engine import Engine
-from bitdistiller.generation.engines import Wanted, open_engine, settle
+from bitdistiller.generation.engine import Engine, Wanted
+from bitdistiller.generation.engines import open_engine, settle
 from bitdistiller.stages import Stage
 from bitdistiller.stages.unavailable import why_unavailable
 

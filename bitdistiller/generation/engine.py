@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 
@@ -24,6 +25,23 @@ class Completion:
     token_ids: list[int]
     prompt_tokens: int
     finish_reason: Literal["eos", "length"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """
+    What an engine is to load: a full-precision model directory and its precision (float32 or bfloat16).
+
+    longest: tokens of the longest sequence, prompt and completion together; None: the model's context, or what memory
+    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it. batch_size:
+    sequences that transformers decodes at once; vLLM decides for itself.
+    """
+
+    model: Path
+    dtype: str
+    longest: int | None = None
+    tensor_parallel: int | None = None
+    batch_size: int = 32
 
 
 class Engine(Protocol):

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bitdistiller.environments import SERVE
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Engine
+from bitdistiller.generation.engine import Engine, Wanted
 from bitdistiller.generation.serving import gpu_count
 from bitdistiller.stages.files import read_json, write_json
 
 RECORD = "engine.json"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """
-    What an engine is to load: a full-precision model directory and its precision (float32 or bfloat16).
-
-    longest: tokens of the longest sequence, prompt and completion together; None: the model's context, or what memory
-    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it. batch_size:
-    sequences that transformers decodes at once; vLLM decides for itself.
-    """
-
-    model: Path
-    dtype: str
-    longest: int | None = None
-    tensor_parallel: int | None = None
-    batch_size: int = 32
 
 
 def settle(configured: str, work: Path) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Completion, Engine, Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Completion, Engine, Sampling, Wanted
 from bitdistiller.generation.placement import Placement
 
 PR_SET_PDEATHSIG = 1

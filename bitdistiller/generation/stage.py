@@ -10,8 +10,8 @@ from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.prompts import mix_prompts, shard_prompts
 from bitdistiller.data.tokenising import vocabulary_digest
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.engines import Wanted, open_engine, settle
+from bitdistiller.generation.engine import Sampling, Wanted
+from bitdistiller.generation.engines import open_engine, settle
 from bitdistiller.generation.shards import Record, batch_file, collect, complete_batches, plan_batches
 from bitdistiller.stages import open_stage
 from bitdistiller.stages.files import json_line

@@ -12,8 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Completion, Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Completion, Sampling, Wanted
 from bitdistiller.generation.serving import gpu_count
 from bitdistiller.generation.transformers_engine import end_tokens
 

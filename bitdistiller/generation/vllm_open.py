@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from bitdistiller.generation.engine import Engine
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Engine, Wanted
 from bitdistiller.generation.placement import Placement, place
 from bitdistiller.generation.replicas import Replicas
 from bitdistiller.generation.serving import gpu_count

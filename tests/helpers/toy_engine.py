@@ -7,8 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Completion, Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Completion, Sampling, Wanted
 
 
 class ToyEngine:

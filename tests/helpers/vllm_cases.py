@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Sampling, Wanted
 from bitdistiller.generation.placement import Placement
 from bitdistiller.generation.vllm_engine import VllmEngine
 from bitdistiller.generation.vllm_open import copies

@@ -10,8 +10,7 @@ from helpers.processes import finish, start, wait_for
 from helpers.toy_engine import ToyEngine
 
 from bitdistiller.errors import InputError
-from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Sampling, Wanted
 from bitdistiller.generation.placement import Placement
 from bitdistiller.generation.replicas import Replicas
 
@@ -22,7 +21,7 @@ sys.path[:0] = ["tests"]
 from pathlib import Path
 from helpers.toy_engine import ToyEngine
 from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.engines import Wanted
+from bitdistiller.generation.engine import Wanted
 from bitdistiller.generation.placement import Placement
 from bitdistiller.generation.replicas import Replicas
 if __name__ == "__main__":
