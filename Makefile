@@ -18,7 +18,7 @@ SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins sl
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
-	test-slurm test-envs test-baselines lint format schema \
+	test-slurm test-envs test-baselines test-vllm lint format schema \
 	rulegraph performance dry-run report clean distclean
 
 help: ## list the targets
@@ -106,6 +106,9 @@ tinystories-options: $(READY) ## what trained scales and a warm start buy on Tin
 
 baselines: env-baselines ## the same as env-baselines
 
+test-vllm: $(TESTABLE) $(SERVE)/.ready ## run the tests of vLLM, in its environment
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -m vllm $(PYTEST_OPTIONS)
+
 test-baselines: $(TESTABLE) $(BASELINES)/.ready ## run the tests that need these libraries
 	pytest -m baselines $(PYTEST_OPTIONS)
 
@@ -134,7 +137,7 @@ performance: $(READY) ## regenerate docs/performance.md from the CSV files in be
 	python docs/performance.py
 
 dry-run: $(READY) ## what would run
-	snakemake --dry-run --quiet
+	snakemake --dry-run --quiet host rules
 
 report: $(READY) ## one HTML file with tables, plots and run times
 	snakemake --report results/report.html

@@ -156,6 +156,12 @@ class Writing(Section):
     """vllm runs in the serving environment (`make env-serve`); auto: vllm where that and a GPU are there."""
     tensor_parallel: PositiveInt | None = None
     """vllm: GPUs that share one copy of the model; null takes the fewest that hold it. Others hold further copies."""
+    commit_every: PositiveInt = 256
+    """Prompts after which what was written is safe from a kill, at least `batch_size`; a kill costs at most these."""
+
+    def group(self, batch_size: int) -> int:
+        """Prompts that are begun and saved together."""
+        return max(self.commit_every, batch_size)
 
 
 class Generation(Writing):
@@ -168,7 +174,7 @@ class Generation(Writing):
     max_prompt_tokens: PositiveInt = 1024
     """Longer prompts, and those that fill the model's context, are dropped and counted, never cut."""
     batch_size: PositiveInt = 32
-    """Prompts per batch; progress is saved after each batch."""
+    """Sequences that the transformers engine decodes at once; vllm decides for itself."""
 
     @property
     def longest(self) -> int:

@@ -359,19 +359,19 @@ class Plan:
                 return f"{asked} needs {environment.title}; {environment.remedy}"
         return ""
 
-    def mix_environment(self, mix: str) -> str:
-        """Conda file of `generate`: the serving environment's where vLLM is asked for, or `auto` has a GPU."""
-        return self._writing_environment("generate", self.experiment.mixes[mix].generation.engine)
+    def mix_kind(self, mix: str) -> str:
+        """Kind of work that `generate` is: serve where vLLM is asked for, or `auto` has a GPU, else train."""
+        return self._writing_kind("generate", self.experiment.mixes[mix].generation.engine)
 
-    def evaluation_environment(self, run: str, evaluation: str) -> str:
-        """Conda file of `evaluate`; `auto` leaves quantised models to transformers."""
+    def evaluation_kind(self, run: str, evaluation: str) -> str:
+        """Kind of work that `evaluate` is; `auto` leaves quantised models to transformers."""
         engine = getattr(self.experiment.evaluations[evaluation], "engine", "transformers")
         left = engine == "auto" and self.method(run).quantised
-        return self._writing_environment("evaluate", "transformers" if left else engine)
+        return self._writing_kind("evaluate", "transformers" if left else engine)
 
-    def _writing_environment(self, stage: str, engine: str) -> str:
+    def _writing_kind(self, stage: str, engine: str) -> str:
         serves = engine == "vllm" or (engine == "auto" and getattr(self.experiment.resources, stage).gpu > 0)
-        return f"../envs/{'serve' if serves else 'train'}.yaml"
+        return "serve" if serves else "train"
 
     def local_files(self) -> list[Path]:
         """Local files that jobs read: those of models, mixes, calibrations and evaluations."""

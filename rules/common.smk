@@ -11,7 +11,7 @@ REPOSITORY = Path(workflow.basedir).parent
 sys.path.insert(0, str(REPOSITORY))
 
 from bitdistiller.cluster.guard import load_plan
-from bitdistiller.environments import BASELINES
+from bitdistiller.environments import BASELINES, SERVE
 from bitdistiller.plan import image
 from bitdistiller.recipes import as_text
 from bitdistiller.resources import cluster_settings, spread_over_nodes
@@ -23,9 +23,10 @@ experiment = plan.experiment
 DEPLOYED = {"conda", "apptainer"} & set(
     map(str, workflow.deployment_settings.deployment_method)
 )
-os.environ.setdefault(
-    "BASELINES_PYTHON", "python" if DEPLOYED else BASELINES.python(REPOSITORY)
-)
+for kind in (BASELINES, SERVE):
+    os.environ.setdefault(
+        kind.variable, "python" if DEPLOYED else kind.python(REPOSITORY)
+    )
 CLUSTER = cluster_settings(workflow.resource_settings.default_resources or {})
 DEMO_MODELS = [
     name for name, model in experiment.models.items() if model.demo is not None

@@ -15,8 +15,10 @@ rule evaluate:
     benchmark:
         "logs/benchmark/evaluate/{model}.{run}.{evaluation}.tsv"
     conda:
-        lambda wildcards: plan.evaluation_environment(
-            wildcards.run, wildcards.evaluation
+        lambda wildcards: f"../envs/{plan.evaluation_kind(wildcards.run, wildcards.evaluation)}.yaml"
+    container:
+        lambda wildcards: image(
+            REPOSITORY, plan.evaluation_kind(wildcards.run, wildcards.evaluation)
         )
     threads: stage_resources("evaluate").threads
     resources:

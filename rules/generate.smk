@@ -14,7 +14,9 @@ rule generate:
     benchmark:
         "logs/benchmark/generate/{model}.{mix}.{shard}.tsv"
     conda:
-        lambda wildcards: plan.mix_environment(wildcards.mix)
+        lambda wildcards: f"../envs/{plan.mix_kind(wildcards.mix)}.yaml"
+    container:
+        lambda wildcards: image(REPOSITORY, plan.mix_kind(wildcards.mix))
     threads: stage_resources("generate").threads
     resources:
         **job_resources("generate"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from bitdistiller.cluster.command import Command
 from bitdistiller.cluster.growing_file import GrowingFile
 from bitdistiller.cluster.states import ENDED, local_state, slurm_state
-from bitdistiller.distillation.processes import verdict
+from bitdistiller.distillation.launcher import verdict
 from bitdistiller.errors import BitDistillerError, InputError, TryAgain
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Collection, Mapping
 
 from bitdistiller.cluster.polling import FIRST_POLL, GOOD_MIN_JOB_AGE, LONGEST_POLL, first_poll, forgets_between_polls
 from bitdistiller.cluster.slurm import ClusterFacts, Gres
@@ -12,29 +14,26 @@ GRES = re.compile(r"gpu(:(?!\d+$)[\w.]+)?")
 """What the plugin takes as a gres, less its number."""
 
 
-def check(partition: str, gpu_partition: str, gpu_gres: str, facts: ClusterFacts | None) -> None:
-    """Refuse what the cluster does not have; nothing is refused where nothing is known."""
+def check_partitions(named: Mapping[str, Collection[str]], facts: ClusterFacts | None) -> None:
+    """Refuse partitions, given by option, that the cluster does not have; nothing where nothing is known."""
+    for option, names in named.items() if facts else ():
+        for name in names:
+            if name not in facts.partitions:
+                raise InputError(f"{option} {name}: no such partition; accepted: {', '.join(facts.partitions)}")
+
+
+def check_gres(gpu_gres: str, partitions: Collection[str], facts: ClusterFacts | None) -> None:
+    """Refuse a GPU's name that SLURM would not take, or that no node of these partitions has."""
     if gpu_gres and not GRES.fullmatch(gpu_gres):
-        raise InputError(
-            f"--gpu-gres {gpu_gres}: accepted: gpu or gpu:TYPE, without a number (the experiment gives it)"
-        )
-    if facts is None:
+        accepted = "gpu or gpu:TYPE, without a number, which the experiment gives"
+        raise InputError(f"--gpu-gres {gpu_gres}: accepted: {accepted}")
+    if not gpu_gres or facts is None:
         return
-    for option, name in (("--partition", partition), ("--gpu-partition", gpu_partition)):
-        if name and name not in facts.partitions:
-            raise InputError(f"{option} {name}: no such partition; accepted: {', '.join(facts.partitions)}")
-    if gpu_gres:
-        _check_gres(gpu_gres, gpu_partition or partition, facts)
-
-
-def _check_gres(gpu_gres: str, partition: str, facts: ClusterFacts) -> None:
-    default = facts.default_partition
-    where = partition or (default.name if default else "")
-    nodes = facts.nodes_of(where) if where else facts.nodes.values()
-    there = [gres for node in nodes for gres in node.gres]
+    there = [gres for name in partitions for node in facts.nodes_of(name) for gres in node.gres]
     name, _, kind = gpu_gres.partition(":")
     if not any(gres.name == name and kind in ("", gres.type) for gres in there):
         accepted = ", ".join(sorted({_name(gres) for gres in there})) or "none; choose another --gpu-partition"
+        where = ", ".join(partitions) or "(no default)"
         raise InputError(f"--gpu-gres {gpu_gres}: not on the nodes of partition {where}; accepted: {accepted}")
 
 
@@ -57,16 +56,15 @@ def delay(facts: ClusterFacts | None) -> tuple[int, list[str]]:
     return seconds, said
 
 
-def limits(partition: str, gpu_partition: str, facts: ClusterFacts | None) -> dict[str, int]:
-    """The longest walltime (minutes) and most memory (MB) that requests may grow to in all partitions that are used."""
-    if facts is None:
+def limits(partitions: Collection[str], facts: ClusterFacts | None, largest: bool) -> dict[str, int]:
+    """
+    The longest walltime (minutes) and most memory (MB) that requests may grow to and still fit these partitions: all of
+    them or, with `largest`, one of them.
+    """
+    if facts is None or not partitions:
         return {}
-    default = facts.default_partition
-    names = {partition or (default.name if default else ""), gpu_partition} - {""}
-    times = [facts.partitions[name].max_time for name in names]
-    memories = [max((node.memory_mb for node in facts.nodes_of(name)), default=0) for name in names]
-    found = {
-        "runtime_limit": min((int(time) for time in times if time is not None), default=0),
-        "mem_limit_mb": min(memories, default=0),
-    }
-    return {key: value for key, value in found.items() if value}
+    choose = max if largest else min
+    times = [facts.partitions[name].max_time or math.inf for name in partitions]
+    memories = [max((node.memory_mb for node in facts.nodes_of(name)), default=0) for name in partitions]
+    found = {"runtime_limit": choose(times), "mem_limit_mb": choose(memories)}
+    return {key: int(value) for key, value in found.items() if value and value < math.inf}

@@ -83,27 +83,29 @@ class MainProcess(RunLock):
         try:
             yield
         except OSError as error:
-            place = error.filename or self.path.parent
+            owner, place = self.owner(), error.filename or self.path.parent
+            held = f"; {describe(owner)} holds it" if owner else ""
             raise InputError(
-                f"{place}: {error.strerror} for user {user_name()}; a results directory that several users share must "
-                f"be writable for their group ({self.results} is {_owner_and_mode(self.results)})"
+                f"{place}: {error.strerror} for user {user_name()}{held}; a results directory that several users share "
+                f"must be writable for their group ({_owner_and_mode(self.results)})"
             ) from None
 
 
 def describe(owner: dict[str, Any]) -> str:
     """Process, user and host of a lock's owner, for a line to the user."""
     if owner["pid"] < 0:
-        return "the main process of another user, whose lock file is not readable,"
+        return "the main process of another user, whose lock cannot be read,"
     user = f" of {owner['user']}" if owner.get("user") else ""
     return f"process {owner['pid']}{user} on {owner['host']}"
 
 
 def _owner_and_mode(path: Path) -> str:
     if not path.exists():
-        return "not there yet"
+        return f"{path} is not there yet"
+    mode = f"mode {path.stat().st_mode & 0o7777:o}"
     with contextlib.suppress(KeyError):
-        return f"{path.owner()}'s, mode {path.stat().st_mode & 0o7777:o}"
-    return f"of user {path.stat().st_uid}, mode {path.stat().st_mode & 0o7777:o}"
+        return f"{path} is {path.owner()}'s, {mode}"
+    return f"{path} is of user {path.stat().st_uid}, {mode}"
 
 
 def _share(path: Path, results: Path) -> None:

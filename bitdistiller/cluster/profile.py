@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from bitdistiller.cluster import fitting
+from bitdistiller.cluster.accounts import check_account
 from bitdistiller.cluster.polling import FIRST_POLL
 from bitdistiller.cluster.profile_text import differences, quoted, render, template
-from bitdistiller.cluster.slurm import ClusterFacts, SlurmUnavailable, ask, cluster_facts
+from bitdistiller.cluster.slurm import ClusterFacts, SlurmUnavailable, cluster_facts
 from bitdistiller.errors import InputError
 from bitdistiller.stages.files import write_text
 
@@ -59,10 +61,9 @@ def install(wanted: Wanted, *, root: Path, into: Path | None = None, force: bool
     directory = into or user_profile()
     _check_names(wanted)
     facts, notes = _facts()
-    fitting.check(wanted.partition, wanted.gpu_partition, wanted.gpu_gres, facts)
-    notes += _check_account(wanted.account)
+    limits = _fit(wanted, facts)
+    notes += check_account(wanted.account)
     delay, said = fitting.delay(facts)
-    limits = fitting.limits(wanted.partition, wanted.gpu_partition, facts)
     text = render(template(root), HEADING, _options(wanted, delay), _resources(wanted, limits))
     path = directory / NAME
     _refuse_to_overwrite(path, text, force)
@@ -75,8 +76,6 @@ def install(wanted: Wanted, *, root: Path, into: Path | None = None, force: bool
 def _check_names(wanted: Wanted) -> None:
     if wanted.partitions and (wanted.partition or wanted.gpu_partition):
         raise InputError("--partitions: chooses the partition of every job; leave --partition and --gpu-partition out")
-    if wanted.partitions and not wanted.partitions.is_file():
-        raise InputError(f"--partitions {wanted.partitions}: no such file; profiles/slurm/{EXAMPLE} shows one")
     for option in ("account", "partition", "gpu_partition"):
         name = getattr(wanted, option)
         if name and not re.fullmatch(r"[\w.@:+-]+", name):
@@ -91,18 +90,26 @@ def _facts() -> tuple[ClusterFacts | None, list[str]]:
         return None, [f"{error}: {what}; the first poll is after {FIRST_POLL} s, the template's value"]
 
 
-def _check_account(account: str) -> list[str]:
-    if not account:
+def _fit(wanted: Wanted, facts: ClusterFacts | None) -> dict[str, int]:
+    """The limits of the partitions that jobs will be in; refuses partitions and GPUs that are not there."""
+    listed = _listed(wanted.partitions)
+    default = facts.default_partition.name if facts and facts.default_partition else ""
+    of_all = wanted.partition or default
+    given = {"--partition": [wanted.partition], "--gpu-partition": [wanted.gpu_partition], "--partitions": listed}
+    fitting.check_partitions({option: [*filter(None, names)] for option, names in given.items()}, facts)
+    fitting.check_gres(wanted.gpu_gres, listed or [*filter(None, [wanted.gpu_partition or of_all])], facts)
+    used = listed or [*filter(None, {of_all, wanted.gpu_partition})]
+    return fitting.limits(used, facts, largest=bool(listed))
+
+
+def _listed(path: Path | None) -> list[str]:
+    """The partitions in a file of them."""
+    if path is None:
         return []
-    user = getpass.getuser()
-    command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=Account"]
     try:
-        known = sorted({line.strip() for line in ask(command).splitlines() if line.strip()})
-    except SlurmUnavailable as error:
-        return [f"account {account} is not checked: {error}"]
-    if known and account.lower() not in (name.lower() for name in known):
-        raise InputError(f"--account {account}: {user} has no such account; accepted: {', '.join(known)}")
-    return [] if known else [f"account {account} is not checked: SLURM knows no accounts of {user}"]
+        return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["partitions"]))
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        raise InputError(f"--partitions {path}: no file of partitions; profiles/slurm/{EXAMPLE} shows one") from None
 
 
 def _options(wanted: Wanted, delay: int) -> dict[str, str]:

@@ -34,7 +34,8 @@ def prepare(workflow: Any) -> list[str]:
     facts = _facts()
     partitions = partitions_of(jobs, facts, settings)
     said = _refuse_or_warn([*cancelling(partitions, facts), *forgetting(facts, settings)])
-    waited = hold_back(jobs, left_jobs(Path()))
+    left = left_jobs(Path())
+    waited = hold_back(jobs, left) if left else []
     if waited:
         names = ", ".join(f"{job.id} ({job.comment}, {job.state.lower()})" for job in waited)
         said.append(

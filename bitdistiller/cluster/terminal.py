@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ def submit_and_show(arguments: list[str], request: Request, folder: Path, execut
 def attach_to(job_id: str, folder: Path) -> int:
     """Say what a job is and where it stands, then follow it."""
     job = SubmittedJob(job_id, folder)
-    sys.stderr.write(f"job {job_id} ({job.command.executor}): bitdistiller {' '.join(job.command.arguments)}\n")
+    sys.stderr.write(f"job {job_id} ({job.command.executor}): bitdistiller {shlex.join(job.command.arguments)}\n")
     sys.stderr.write(f"state: {job.state}; log: {job.log}\n")
     return follow(job_id, folder)
 

@@ -115,29 +115,36 @@ def _launch(requested: int | None, engine: str) -> int:
 
 def meet(count: int) -> tuple[Place, object]:
     """
-    Tell the launchers of the other nodes how many processes this one starts, and learn where the processes belong.
+    Where this launcher's processes belong among all, and what has to live until the other launchers have read theirs.
 
-    They meet at the first node of the job under a port that follows from the step (MASTER_ADDR and MASTER_PORT
-    override submitit's answer). Also returns what has to live until all have read. Raises TryAgain.
+    They meet at the first node of the job under a port that follows from the step; MASTER_ADDR and MASTER_PORT override
+    either. Raises TryAgain.
+    """
+    step = slurm_step.described(os.environ)
+    address, port = os.environ.get("MASTER_ADDR", step.master_addr), step.master_port
+    logger.info("node %d of %d, meeting at %s:%d", step.rank + 1, step.world_size, address, port)
+    try:
+        return agree(address, port, step.rank, step.world_size, count)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise TryAgain(f"train: node {step.rank + 1} did not meet the others at {address}:{port} ({reason})") from None
+
+
+def agree(address: str, port: int, node: int, nodes: int, count: int) -> tuple[Place, object]:
+    """
+    Tell the other launchers how many processes this one starts, and learn theirs and the port of the first process.
+
+    Raises RuntimeError (of torch.distributed) when one does not come within MEETING_MINUTES.
     """
     from torch.distributed import TCPStore
 
-    step = slurm_step.described(os.environ)
-    node, nodes = step.rank, step.world_size
-    address = os.environ.get("MASTER_ADDR", step.master_addr)
-    logger.info("node %d of %d, meeting at %s:%d", node + 1, nodes, address, step.master_port)
     patience = datetime.timedelta(minutes=MEETING_MINUTES)
-    try:
-        store = TCPStore(address, step.master_port, nodes, is_master=node == 0, timeout=patience)
-        store.set(f"processes of node {node}", str(count))
-        if node == 0:
-            store.set("port", str(free_port("")))
-        counts = [int(store.get(f"processes of node {other}")) for other in range(nodes)]
-        port = int(store.get("port"))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise TryAgain(f"train: node {node + 1} of {nodes} did not meet the others at {address} ({reason})") from None
-    return Place(sum(counts[:node]), count, sum(counts), address, port), store
+    store = TCPStore(address, port, nodes, is_master=node == 0, timeout=patience)
+    store.set(f"processes of node {node}", str(count))
+    if node == 0:
+        store.set("port", str(free_port("")))
+    counts = [int(store.get(f"processes of node {other}")) for other in range(nodes)]
+    return Place(sum(counts[:node]), count, sum(counts), address, int(store.get("port"))), store
 
 
 def coded(code: int) -> int:

@@ -22,7 +22,7 @@ def answers(
     One record per prompt, in order: `completion`, `completion_tokens` and `finish_reason` (`eos`, `length`, or
     `no room` for a prompt that fills the model's context, whose completion is empty).
 
-    Batches are fixed slices of the prompts sorted by length; each prompt is sampled with a seed of its own.
+    Groups are fixed slices of the prompts sorted by length; each prompt is sampled with a seed of its own.
     """
     lengths = [subject.engine.prompt_length(prompt) for prompt in prompts]
     fitting = [index for index, length in enumerate(lengths) if length < subject.context]
@@ -38,7 +38,8 @@ def answers(
             for i, c in zip(batch, completions, strict=True)
         ]
 
-    found = in_batches(stage, "answers", slices(fitting, evaluation.batch_size), work, "answer")
+    groups = slices(fitting, evaluation.group(evaluation.batch_size))
+    found = in_batches(stage, "answers", groups, work, "answer")
     by_index = {record.pop("index"): record for record in found}
     nothing = {"completion": "", "completion_tokens": 0, "finish_reason": NO_ROOM}
     return [by_index.get(index, nothing) for index in range(len(prompts))]

@@ -47,7 +47,7 @@ def run(
     path = recipe.evaluation.path
     with open_stage(
         "evaluate",
-        version=1,
+        version=2,
         recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY),
         inputs={"model": Path(model)} | ({"data": path} if path is not None else {}),
         output=output,

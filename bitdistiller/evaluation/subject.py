@@ -12,13 +12,14 @@ from bitdistiller.generation.engine import Engine
 
 @dataclass
 class Subject:
-    """A causal language model on its device, with its tokenizer."""
+    """A causal language model on its device, with its tokenizer; it writes `batch_size` answers at once."""
 
     model: Any
     tokenizer: Any
+    batch_size: int = 16
 
     @classmethod
-    def load(cls, path: Path, dtype: str) -> Subject:
+    def load(cls, path: Path, dtype: str, batch_size: int = 16) -> Subject:
         """Load any model directory of this project or of transformers; on the first GPU where there is one."""
         import torch
         from transformers import AutoTokenizer
@@ -26,7 +27,7 @@ class Subject:
         from bitdistiller.export.load import load_model
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(path, dtype=dtype, device=device), AutoTokenizer.from_pretrained(path))
+        return cls(load_model(path, dtype=dtype, device=device), AutoTokenizer.from_pretrained(path), batch_size)
 
     @property
     def context(self) -> int:
@@ -38,4 +39,4 @@ class Subject:
         """What writes the model's answers."""
         from bitdistiller.generation import TransformersEngine
 
-        return TransformersEngine(self.model, self.tokenizer)
+        return TransformersEngine(self.model, self.tokenizer, self.batch_size)

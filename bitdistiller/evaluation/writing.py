@@ -55,7 +55,7 @@ def open_subject(stage: Stage, recipe: EvaluateRecipe, model: Path) -> Subject |
         return Subject.load(model, recipe.dtype)
     name = settle(configured(evaluation, model), stage.work)
     if name == "transformers":
-        return Subject.load(model, recipe.dtype)
+        return Subject.load(model, recipe.dtype, evaluation.batch_size)
     dense = stage.work / "dense"
     readable = model if is_plain(model) else write_dense(model, recipe.dtype, dense)
     engine = open_engine(name, Wanted(readable, recipe.dtype, tensor_parallel=evaluation.tensor_parallel))
@@ -65,11 +65,10 @@ def open_subject(stage: Stage, recipe: EvaluateRecipe, model: Path) -> Subject |
 
 def write_dense(model: Path, dtype: str, directory: Path) -> Path:
     """Write the weights that a student or a packed checkpoint stands for as ordinary tensors; returns `directory`."""
-    from bitdistiller.export.load import from_state, load_model
+    from bitdistiller.export.load import load_dense
 
     shutil.rmtree(directory, ignore_errors=True)
-    loaded = load_model(model, dtype=dtype)
-    from_state(model, loaded.state_dict(), loaded.dtype).save_pretrained(directory)
+    load_dense(model, dtype).save_pretrained(directory)
     for path in companions(model):
         shutil.copyfile(path, directory / path.name)
     return directory

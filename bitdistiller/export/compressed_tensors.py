@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from compressed_tensors.compressors.pack_quantized import pack_to_int32, unpack_from_int32
+from compressed_tensors.compressors.pack_quantized import pack_to_int32
 from torch import Tensor
 
 from bitdistiller.export.layout import Grid, Layout
+from bitdistiller.formats.packing import packed_bytes, unpack_codes
 
 
 class PackQuantized(Layout):
@@ -45,9 +46,9 @@ class PackQuantized(Layout):
     def decode(self, tensors: dict[str, Tensor]) -> Grid:
         bits, scale = self.format.bits, tensors["weight_scale"]
         shape = torch.Size(tensors["weight_shape"].tolist())
-        codes = unpack_from_int32(tensors["weight_packed"], bits, shape)
-        zero_point = unpack_from_int32(tensors["weight_zero_point"], bits, scale.shape, packed_dim=0)
-        return self._unsigned(codes).to(torch.uint8), scale.float(), self._unsigned(zero_point).to(torch.int32)
+        codes = unpack_words(tensors["weight_packed"], bits, shape[1])
+        zero_point = unpack_words(tensors["weight_zero_point"].T, bits, shape[0]).T
+        return codes, scale.float(), zero_point.to(torch.int32)
 
     def quantization_config(self, unquantised: list[str]) -> dict[str, Any]:
         weights = {
@@ -70,5 +71,12 @@ class PackQuantized(Layout):
     def _signed(self, values: Tensor) -> Tensor:
         return (values.to(torch.int16) - 2 ** (self.format.bits - 1)).to(torch.int8)
 
-    def _unsigned(self, values: Tensor) -> Tensor:
-        return values.to(torch.int16) + 2 ** (self.format.bits - 1)
+
+def unpack_words(packed: Tensor, bits: int, length: int) -> Tensor:
+    """
+    The unsigned values (rows, length) uint8 in int32 words (rows, words); value k begins at bit k * bits of its row.
+
+    compressed-tensors reads this layout from version 0.18 on; in vLLM's environment there is an older one.
+    """
+    stream = packed.clone(memory_format=torch.contiguous_format).view(torch.uint8)[:, : packed_bytes(length, bits)]
+    return unpack_codes(stream, bits, length)

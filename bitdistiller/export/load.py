@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from bitdistiller.config import ExportRecipe
 from bitdistiller.errors import InputError
-from bitdistiller.export.directory import parse_quantization, quant_method, read_config, student_quantization
+from bitdistiller.export.directory import quant_method, read_config, student_quantization
 from bitdistiller.export.lookup import Lookup
 from bitdistiller.export.masters import Masters
-from bitdistiller.layers import TensorFiles
+from bitdistiller.export.packed import packed_state
 
 
 def load_model(
@@ -35,7 +34,7 @@ def load_model(
     chosen = (getattr(torch, dtype) if isinstance(dtype, str) else dtype) or declared_dtype(config)
     quantization = student_quantization(path)
     if quant_method(config) == Lookup.quant_method:
-        model = from_state(path, lookup_state(path, chosen), chosen)
+        model = from_state(path, packed_state(path, chosen), chosen)
     elif quantization is not None:
         model = from_masters(Masters(path, quantization), chosen)
     else:
@@ -53,21 +52,12 @@ def from_masters(masters: Masters, dtype: torch.dtype) -> PreTrainedModel:
     return from_state(masters.directory, masters.state(dtype), dtype)
 
 
-def lookup_state(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a look-up checkpoint, dequantised to `dtype`."""
-    quantization = parse_quantization(path / "config.json", read_config(path)["quantization_config"])
-    layout = Lookup(ExportRecipe(quantization=quantization))
-    files = TensorFiles(path, layout.stem)
-    state = {}
-    for name in files.names:
-        layer, _, suffix = name.rpartition(".")
-        if suffix == layout.suffixes[0]:
-            tensors = {suffix: files.read(f"{layer}.{suffix}") for suffix in layout.suffixes}
-            state[f"{layer}.weight"] = layout.dequantize(tensors).to(dtype)
-        elif suffix not in layout.suffixes:
-            tensor = files.read(name)
-            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    return state
+def load_dense(path: Path, dtype: str) -> PreTrainedModel:
+    """A student or a packed checkpoint as an ordinary model, read without compressed-tensors."""
+    chosen, quantization = getattr(torch, dtype), student_quantization(path)
+    if quantization is not None:
+        return from_masters(Masters(path, quantization), chosen)
+    return from_state(path, packed_state(path, chosen), chosen)
 
 
 def from_state(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:

@@ -21,13 +21,15 @@ class Wanted:
     What an engine is to load: a full-precision model directory and its precision (float32 or bfloat16).
 
     longest: tokens of the longest sequence, prompt and completion together; None: the model's context, or what memory
-    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it.
+    holds of it. tensor_parallel: GPUs that share a copy of the model; None: the fewest that hold it. batch_size:
+    sequences that transformers decodes at once; vLLM decides for itself.
     """
 
     model: Path
     dtype: str
     longest: int | None = None
     tensor_parallel: int | None = None
+    batch_size: int = 32
 
 
 def settle(configured: str, work: Path) -> str:
@@ -73,11 +75,11 @@ def _transformers(wanted: Wanted) -> Engine:
 
     loaded = AutoModelForCausalLM.from_pretrained(wanted.model, dtype=getattr(torch, wanted.dtype))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TransformersEngine(loaded.to(device), AutoTokenizer.from_pretrained(wanted.model))
+    return TransformersEngine(loaded.to(device), AutoTokenizer.from_pretrained(wanted.model), wanted.batch_size)
 
 
 def _vllm(wanted: Wanted) -> Engine:
-    from bitdistiller.generation.replicas import open_vllm
+    from bitdistiller.generation.vllm_open import open_vllm
 
     return open_vllm(wanted)
 

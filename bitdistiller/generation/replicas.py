@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
-
-import torch
-from transformers import AutoConfig, AutoTokenizer
 
 from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Completion, Engine, Sampling
 from bitdistiller.generation.engines import Wanted
-from bitdistiller.generation.placement import Placement, place
-from bitdistiller.generation.serving import gpu_count
-from bitdistiller.generation.vllm_engine import VllmEngine, context_of
+from bitdistiller.generation.placement import Placement
 
 PR_SET_PDEATHSIG = 1
+Load = Callable[[Wanted, int], Engine]
+"""Loads a model on that many GPUs; a function or class that a new process can import."""
 Answer = tuple[Any, InputError | None, str]
 """A value, or the error that the user is to see, or the traceback of another one."""
 
 
-def open_vllm(wanted: Wanted) -> Engine:
-    """The model on all GPUs of this job, in as many copies as `place` says; on the CPU where there is none."""
-    config = AutoConfig.from_pretrained(wanted.model)
-    placement = place(
-        gpu_count(), config.num_attention_heads, weight_bytes(wanted), gpu_bytes(), wanted.tensor_parallel
-    )
-    if placement.copies == 1:
-        return VllmEngine(wanted, placement.tensor)
-    return Replicas(wanted, placement)
-
-
-def weight_bytes(wanted: Wanted) -> float:
-    """Size of the model's weights in the precision that is wanted."""
-    stored = sum(path.stat().st_size for path in wanted.model.glob("*.safetensors"))
-    declared = AutoConfig.from_pretrained(wanted.model).dtype or torch.float32
-    return stored * getattr(torch, wanted.dtype).itemsize / declared.itemsize
-
-
-def gpu_bytes() -> float:
-    """Memory of the first GPU; 0 without one."""
-    return float(torch.cuda.get_device_properties(0).total_memory) if gpu_count() else 0.0
-
-
 class Replicas:
-    """`VllmEngine` in `placement.copies` processes; prompt i of a call goes to copy i modulo their number."""
+    """An engine in `placement.copies` processes; prompt i of a call goes to copy i modulo their number."""
 
-    def __init__(self, wanted: Wanted, placement: Placement) -> None:
-        """Raises InputError where a copy cannot load the model."""
-        self.tokenizer = AutoTokenizer.from_pretrained(wanted.model)
-        self.context = context_of(wanted.model)
-        self.copies = [Copy(wanted, placement.tensor, devices) for devices in visible_devices(placement)]
+    def __init__(self, load: Load, wanted: Wanted, placement: Placement, tokenizer: Any, context: int) -> None:
+        """`load` gives a process its engine. Raises InputError where a copy cannot load the model."""
+        self.tokenizer, self.context = tokenizer, context
+        self.copies = [Copy(load, wanted, placement.tensor, devices) for devices in visible_devices(placement)]
+        atexit.register(self.close)  # multiprocessing would wait for them
         for copy in self.copies:
             copy.receive()
 
@@ -73,14 +48,19 @@ class Replicas:
         parts = [copy.receive() for copy in self.copies[:step]]
         return [parts[index % step][index // step] for index in range(len(prompts))]
 
+    def close(self) -> None:
+        """End the copies, whatever they are doing."""
+        for copy in self.copies:
+            copy.process.kill()
+
 
 class Copy:
     """One process with one copy of the model; it ends when this process does."""
 
-    def __init__(self, wanted: Wanted, tensor: int, devices: str | None) -> None:
+    def __init__(self, load: Load, wanted: Wanted, tensor: int, devices: str | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, wanted, tensor, devices), daemon=False)
+        self.process = context.Process(target=serve, args=(theirs, load, wanted, tensor, devices))
         self.process.start()
         theirs.close()
 
@@ -88,7 +68,7 @@ class Copy:
         """The value of the next answer; raises what went wrong there."""
         try:
             value, refused, failure = self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self.process.join()
             raise RuntimeError(f"a copy of the model ended with exit code {self.process.exitcode}") from None
         if refused is not None:
@@ -107,14 +87,14 @@ def visible_devices(placement: Placement) -> list[str | None]:
     return [",".join(names[n * placement.tensor :][: placement.tensor]) for n in range(placement.copies)]
 
 
-def serve(connection: Connection, wanted: Wanted, tensor: int, devices: str | None) -> None:
+def serve(connection: Connection, load: Load, wanted: Wanted, tensor: int, devices: str | None) -> None:
     """The life of a copy: load, say so, complete what comes until the other end is closed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the stage decides when to stop; it closes the connection
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    engine, answer = None, _answer(lambda: VllmEngine(wanted, tensor))
+    engine, answer = None, _answer(lambda: load(wanted, tensor))
     if answer[0] is not None:
         engine, answer = answer[0], (None, None, "")
     connection.send(answer)

@@ -12,12 +12,23 @@ class PromptNoise:
     """Random numbers for a batch of prompts: each has its own stream, a number per token of the vocabulary a step."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        self.streams = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+        self.streams: list[np.random.Generator] = []
+        self.add(seeds)
+
+    def add(self, seeds: Sequence[int]) -> None:
+        """New prompts behind the others."""
+        self.streams += [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """From now on the prompts at these rows, in this order."""
+        self.streams = [self.streams[row] for row in rows]
 
     def step(self, vocabulary: int) -> torch.Tensor:
         """The next step's standard exponential numbers, positive, shape (len(seeds), vocabulary), float64."""
-        rows = [stream.standard_exponential(vocabulary) for stream in self.streams]
-        return torch.from_numpy(np.stack(rows)).clamp_(min=np.finfo(np.float64).tiny)
+        numbers = np.empty((len(self.streams), vocabulary))
+        for stream, row in zip(self.streams, numbers, strict=True):
+            stream.standard_exponential(out=row)
+        return torch.from_numpy(numbers).clamp_(min=np.finfo(np.float64).tiny)
 
 
 def sample(logits: torch.Tensor, noise: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:

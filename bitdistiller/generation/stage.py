@@ -30,7 +30,7 @@ def run(
     work: Path | None,
     time_budget: float | None,
 ) -> None:
-    """Complete the prompts of shard `shard` of `shards` with the model; resumes after the last finished batch."""
+    """Complete the prompts of shard `shard` of `shards` with the model; resumes after the last durable group."""
     if not 0 <= shard < shards:
         raise InputError(f"--shard {shard}: must be from 0 to {shards - 1}")
     check_layout(model)
@@ -40,7 +40,7 @@ def run(
     identity |= {"dtype": dtype, "shard": shard, "shards": shards}
     with open_stage(
         "generate",
-        version=1,
+        version=2,
         recipe=identity,
         inputs={"model": model, **local},
         output=output,
@@ -49,10 +49,11 @@ def run(
     ) as stage:
         settings = recipe.generation
         name = settle(settings.engine, stage.work)
-        engine = open_engine(name, Wanted(model, dtype, settings.longest, settings.tensor_parallel))
+        wanted = Wanted(model, dtype, settings.longest, settings.tensor_parallel, settings.batch_size)
+        engine = open_engine(name, wanted)
         prompts = shard_prompts(mix_prompts(recipe, engine.tokenizer), shard, shards)
         longest = min(settings.max_prompt_tokens, engine.context - 1)
-        batches = plan_batches(engine, prompts, longest, settings.batch_size)
+        batches = plan_batches(engine, prompts, longest, settings.group(settings.batch_size))
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
         done = sum(len(batch) for i, batch in enumerate(batches) if batch_file(stage.work, i).exists())
         progress = stage.progress(f"shard {shard} of {shards}", sum(map(len, batches)), done, "prompt")

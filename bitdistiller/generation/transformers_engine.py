@@ -1,66 +1,47 @@
-"""Batched generation with transformers on whatever device the model is on."""
+"""Generation with transformers on whatever device the model is on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig
 
 from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
+from bitdistiller.generation import continuous, static
 from bitdistiller.generation.engine import Completion, Sampling
-from bitdistiller.generation.sampling import SeededSampler
+from bitdistiller.generation.slots import fits
 
 
 class TransformersEngine:
-    """Left-padded static batches; a completion never depends on the other rows of its batch but for rounding."""
+    """
+    Continuous batching of `batch_size` sequences, static batches for models that it does not fit (`slots.fits`).
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    A completion never depends on the other prompts but for rounding, which is the same for the same call.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 32) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.batch_size = batch_size
         self.context = getattr(model.config, "max_position_embeddings", None) or 2**31
         self.eos = end_tokens(model, tokenizer)
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos[0]
         self.model.generation_config = GenerationConfig()  # its penalties and limits would join ours
+        self.decode = continuous.decode if fits(model) else static.decode
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, special tokens included."""
         return len(encode_prompt(self.tokenizer, prompt))
 
-    @torch.inference_mode()
     def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One completion per prompt, at most to the end of the model's context; see Engine."""
         rows = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         room = [min(sampling.max_new_tokens, self.context - len(row)) for row in rows]
-        if min(room) <= 0:
+        if min(room, default=1) <= 0:
             raise InputError(f"a prompt of {max(map(len, rows))} tokens leaves no room in a context of {self.context}")
-        input_ids, mask = self._left_pad(rows)
-        sampler = SeededSampler(seeds, sampling.temperature, sampling.top_p)
-        output = self.model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
-            generation_config=self._settings(max(room)),
-            logits_processor=LogitsProcessorList([sampler]),
-        )
-        new = output[:, input_ids.shape[1] :].tolist()
+        new = self.decode(self.model, rows, room, seeds, sampling, self.eos, self.batch_size)
         return [self._completion(len(row), ids, limit) for row, ids, limit in zip(rows, new, room, strict=True)]
-
-    def _settings(self, max_new_tokens: int) -> GenerationConfig:
-        return GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.pad,
-            eos_token_id=list(self.eos),
-            use_cache=True,
-        )
-
-    def _left_pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, rows))
-        ids = [[self.pad] * (width - len(row)) + row for row in rows]
-        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-        return torch.tensor(ids, device=self.model.device), torch.tensor(mask, device=self.model.device)
 
     def _completion(self, prompt_tokens: int, ids: list[int], limit: int) -> Completion:
         end = next((index for index, token in enumerate(ids[:limit]) if token in self.eos), None)

@@ -90,13 +90,13 @@ class VllmEngine:
 
 
 def start(wanted: Wanted, tensor: int, context: int) -> Any:
-    """vLLM with the model loaded; raises InputError with the first line of its reason where that fails."""
+    """vLLM with the model loaded and tried; raises InputError with the first line of its reason where that fails."""
     for name, value in SURROUNDINGS.items():
         os.environ.setdefault(name, value)
-    from vllm import LLM
+    from vllm import LLM, SamplingParams
 
     try:
-        return LLM(
+        llm = LLM(
             model=str(wanted.model),
             skip_tokenizer_init=True,
             generation_config="vllm",  # not the model's: its penalties and limits would join ours
@@ -108,8 +108,10 @@ def start(wanted: Wanted, tensor: int, context: int) -> Any:
             enable_prefix_caching=False,  # rounding would depend on what came before, so on where an attempt began
             seed=0,
         )
+        llm.generate([{"prompt_token_ids": [0]}], SamplingParams(max_tokens=1, detokenize=False), use_tqdm=False)
     except (ValueError, RuntimeError, NotImplementedError, ImportError) as error:
         raise InputError(f"engine: vllm: cannot load {wanted.model}: {reason(error)}") from error
+    return llm
 
 
 def reason(error: BaseException) -> str:

@@ -12,8 +12,8 @@ from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Sampling
 from bitdistiller.generation.engines import Wanted
 from bitdistiller.generation.placement import Placement
-from bitdistiller.generation.replicas import Replicas
 from bitdistiller.generation.vllm_engine import VllmEngine
+from bitdistiller.generation.vllm_open import copies
 
 PROMPTS = [f"The {animal} ran over the {place}" for animal in ("cat", "dog", "bird") for place in ("hill", "old mat")]
 SEEDS = [2**62 + index for index in range(len(PROMPTS))]
@@ -35,7 +35,7 @@ def main(model: Path, out: Path) -> None:
         "no room": refusal(engine, ["x" * 300], WARM),
         "context": engine.context,
     }
-    cases["two copies"] = lines(Replicas(wanted, Placement(1, 2)).complete(PROMPTS, SEEDS, WARM))
+    cases["two copies"] = lines(copies(wanted, Placement(1, 2)).complete(PROMPTS, SEEDS, WARM))
     out.write_text(json.dumps(cases))
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from slurm.project.command import Command
-from slurm.project.inputs import SAVE_EVERY
 from slurm.project.project import SHARD, TRAIN, Project
-from slurm.project.work import attempts, batches, commits, repeated_batches, repeated_steps
+from slurm.project.scenario import Row, lost, progressing
+from slurm.project.work import attempts, commits, repeated_batches, repeated_steps
 from slurm.rig.cluster import Cluster
 from slurm.rig.daemons import wait_until
 from slurm.rig.settings import Settings
 
 AFTER_TRAIN = ("tiny/int2/export", "tiny/int2/evaluation", "tables")
+KILLED = "kill -9; `bitdistiller unlock`, same command again"
 HANG = 25
 """Seconds of polls, one a second, after which a workflow counts as hanging."""
 
@@ -48,54 +51,95 @@ def refused(project: Project, **environment: str) -> str:
     return line
 
 
-def kill_during(project: Project, condition: Callable[[], object]) -> list[dict[str, str]]:
-    """Start the command, try a second one beside it, kill -9 the first once `condition()`; returns the jobs it left."""
+def kill_during(project: Project, *works: Path) -> list[dict[str, str]]:
+    """
+    Start the command, try a second one beside it, and kill -9 the first while stages work in `works`.
+
+    Their processes are stopped by then, so that they still run at the next start; returns their jobs.
+    """
     with project.start() as main:
         main.wait_for(lambda: project.path("results/.main-process/lock.json").exists(), "its lock")
         assert f"process {main.process.pid} of " in refused(project)
-        main.wait_for(condition, "enough progress")
+        main.wait_for(lambda: all(progressing(project.path(work), 2) for work in works), "progress")
+        signal_stages(project, signal.SIGSTOP, *works)
         main.kill()
     left = project.cluster.jobs()
-    assert left
+    assert len(left) == len(works)
     assert "run `bitdistiller unlock`, then the same command" in refused(project)
     return left
 
 
+def signal_stages(project: Project, number: int, *works: Path) -> None:
+    """Send a signal to the processes of the newest attempts."""
+    for work in works:
+        os.kill(attempts(project.path(work))[-1]["pid"], number)
+
+
+def go_on(project: Project, *works: Path) -> Command:
+    """The same command, whose jobs are submitted while the former ones are still there; these go on then."""
+    main = project.start()
+    main.wait_for(lambda: main.output.count("has been submitted") >= len(works), "the successors' submission")
+    assert f"a former run left {len(works)} of these jobs in the queue" in main.output
+    assert sum(job["state"] == "PENDING" for job in project.cluster.jobs()) == len(works)
+    signal_stages(project, signal.SIGCONT, *works)
+    return main
+
+
+def assert_nothing_twice(project: Project, *works: Path) -> None:
+    """The former job finished its stage, and its successor found it so."""
+    for work in works:
+        first, second = attempts(project.path(work))
+        assert first["outcome"] == second["outcome"] == "finished"
+        assert second["commits_before"] == second["commits_after"]
+
+
 @pytest.mark.ci
-def test_a_main_process_killed_during_training(project: Project, undisturbed: Project) -> None:
-    left = kill_during(project, lambda: commits(project.path(TRAIN)) >= 2)
+def test_a_main_process_killed_during_training(project: Project, undisturbed: Project, rows: list[Row]) -> None:
+    left = kill_during(project, TRAIN)
+    begin, durable = time.monotonic(), commits(project.path(TRAIN))
     said = unlock(project)
     assert all(f"job {job['id']} " in said for job in left)
-    with project.start() as main:
-        main.wait_for(lambda: "has been submitted" in main.output, "the successor's submission")
-        assert "a former run left 1 of these jobs in the queue" in main.output
+    with go_on(project, TRAIN) as main:
+        main.wait_for(lambda: commits(project.path(TRAIN)) > durable, "more progress")
+        rows.append(Row("main process killed", "train", KILLED, "nothing", round(time.monotonic() - begin, 1)))
         main.finish()
     assert project.results() == undisturbed.results()
-    first, *others = attempts(project.path(TRAIN))
-    assert first["outcome"] == "finished"
-    assert len(others) == 1
+    assert_nothing_twice(project, TRAIN)
     assert sum(repeated_steps(project.path(TRAIN))) == 0
 
 
-def test_jobs_that_a_killed_main_process_left_can_be_cancelled(project: Project, undisturbed: Project) -> None:
-    left = kill_during(project, lambda: commits(project.path(TRAIN)) >= 2)
+def test_jobs_that_a_killed_main_process_left_can_be_cancelled(
+    project: Project, undisturbed: Project, rows: list[Row]
+) -> None:
+    left = kill_during(project, TRAIN)
+    begin, durable = time.monotonic(), commits(project.path(TRAIN))
     said = unlock(project, "--cancel-jobs")
     assert all(f"job {job['id']} cancelled" in said for job in left)
-    project.snakemake()
+    with project.start() as main:
+        main.wait_for(lambda: commits(project.path(TRAIN)) > durable, "more progress")
+        seconds = round(time.monotonic() - begin, 1)
+        main.finish()
+    happened = "kill -9; `bitdistiller unlock --cancel-jobs`, same command again"
+    rows.append(Row("main process killed", "train", happened, lost(project.path(TRAIN)), seconds))
     assert project.results() == undisturbed.results()
-    assert max(repeated_steps(project.path(TRAIN))) <= SAVE_EVERY
 
 
-def test_a_main_process_killed_during_generation(undisturbed: Project, project_directory: Path) -> None:
+def test_a_main_process_killed_during_generation(
+    undisturbed: Project, project_directory: Path, rows: list[Row]
+) -> None:
     project = undisturbed.copy(project_directory)
     project.forget("tiny/mixes", "tiny/int2/train", *AFTER_TRAIN)
-    shards = [project.path(SHARD).with_name(f"0000{number}") for number in range(2)]
-    left = kill_during(project, lambda: all(len(batches(shard)) >= 3 for shard in shards))
-    assert len(left) >= 2
+    shards = [SHARD.with_name(f"0000{number}") for number in range(2)]
+    kill_during(project, *shards)
+    begin, durable = time.monotonic(), commits(project.path(SHARD))
     unlock(project)
-    project.snakemake()
+    with go_on(project, *shards) as main:
+        main.wait_for(lambda: commits(project.path(SHARD)) > durable, "more progress")
+        rows.append(Row("main process killed", "generate", KILLED, "nothing", round(time.monotonic() - begin, 1)))
+        main.finish()
     assert project.results() == undisturbed.results()
-    assert [repeated_batches(shard) for shard in shards] == [0, 0]
+    assert_nothing_twice(project, *shards)
+    assert [repeated_batches(project.path(shard)) for shard in shards] == [0, 0]
 
 
 @pytest.fixture
@@ -106,7 +150,9 @@ def cancelling(make_cluster: Callable[..., Cluster]) -> Iterator[Cluster]:
     cluster.stop()
 
 
-def test_a_partition_that_cancels_preempted_jobs(project: Project, undisturbed: Project, cancelling: Cluster) -> None:
+def test_a_partition_that_cancels_preempted_jobs(
+    project: Project, undisturbed: Project, cancelling: Cluster, rows: list[Row]
+) -> None:
     project.cluster = cancelling
     profile = {"default-resources": {"slurm_partition": "low", "nodes": 1, "mem_mb": 1000, "runtime": 60}}
     project.set_profile(**profile)
@@ -119,6 +165,7 @@ def test_a_partition_that_cancels_preempted_jobs(project: Project, undisturbed: 
         cancelling.run(
             ["sbatch", "-p", "high", "-w", nodes, "-N", "3", "--exclusive", "-o", "/dev/null", "--wrap", "true"]
         )
+        begin = time.monotonic()
         wait_until(lambda: cancelling.jobs() == [], 120, "the preempted job to be gone")
         time.sleep(HANG)
         assert main.runs
@@ -126,9 +173,14 @@ def test_a_partition_that_cancels_preempted_jobs(project: Project, undisturbed: 
         assert main.interrupt() != 0
     profile["default-resources"]["slurm_partition"] = "cpu"
     project.set_profile(**profile)
-    project.snakemake()
+    durable = commits(project.path(TRAIN))
+    with project.start() as main:
+        main.wait_for(lambda: commits(project.path(TRAIN)) > durable, "more progress")
+        seconds = round(time.monotonic() - begin, 1)
+        main.finish()
+    happened = f"refused at the start; forced, it hung for {HANG} s, Ctrl-C, same command on another partition"
+    rows.append(Row("preemption by cancelling", "train", happened, lost(project.path(TRAIN)), seconds))
     assert project.results() == undisturbed.results()
-    assert max(repeated_steps(project.path(TRAIN))) <= SAVE_EVERY
 
 
 def test_too_short_a_memory_of_finished_jobs_is_refused(project: Project) -> None:

@@ -50,7 +50,7 @@ class User:
         output = (self.home / "output.txt").open("a")
         return subprocess.Popen(command, cwd=self.home, env=self.environment, stdout=output, stderr=output, text=True)
 
-    def run(self, *command: str, seconds: float = 400) -> str:
+    def run(self, *command: str, seconds: float = 900) -> str:
         """Run a program to its end, which must be a good one; returns what it and those before it printed."""
         code = self.start(*command).wait(seconds)
         printed = (self.home / "output.txt").read_text()
@@ -93,7 +93,7 @@ def test_the_literal_command_after_installing(user: User) -> None:
     user.polls_at_once(user.home / "config" / "snakemake" / "slurm" / "profile.v9+.yaml")
 
     running = user.start("snakemake", "--profile", "slurm")
-    user.cluster.wait_for_jobs(1, 90)
+    user.cluster.wait_for_jobs(1, 200)
     listed = subprocess.run(
         ["python", "-m", "bitdistiller", "jobs", "--json"],
         cwd=user.home,
@@ -104,7 +104,7 @@ def test_the_literal_command_after_installing(user: User) -> None:
     )
     first = json.loads(listed.stdout)[0]
     assert (first["rule"], first["wildcards"], first["state"]) == ("pretrain_demo", "m", "RUNNING")
-    assert running.wait(300) == 0, (user.home / "output.txt").read_text()[-5000:]
+    assert running.wait(900) == 0, (user.home / "output.txt").read_text()[-5000:]
     assert (user.home / "results" / "tables" / "seconds" / "main.csv").is_file()
 
     jobs = {int(job["TimelimitRaw"]): job for job in user.accounted(3)}
@@ -146,13 +146,14 @@ def test_a_job_sees_the_resources_that_its_attempt_was_given(user: User) -> None
 
 
 def test_snakemake_reads_what_the_installer_wrote(user: User) -> None:
-    partitions = "profiles/slurm/partitions.example.yaml"
-    wishes = ["--sdm", "apptainer", "--partitions", partitions, "--gpu-gres", "gpu", "--into", "given"]
+    (user.home / "mine.yaml").write_text("partitions: {cpu: {}, gpu: {max_gpu: 2}}\n")
+    wishes = ["--sdm", "apptainer", "--partitions", "mine.yaml", "--gpu-gres", "gpu", "--into", "given"]
     user.run("python", "-m", "bitdistiller", "profile", "install", "slurm", *wishes)
     program = """
 from snakemake.cli import parse_args
 _, read = parse_args(["--profile", "./given", "--dry-run"])
-print("READ", *map(str, read.deployment_method), read.apptainer_args, read.slurm_partition_config, read.executor)
+software = ",".join(map(str, read.software_deployment_method))
+print("READ", software, read.apptainer_args, read.slurm_partition_config, read.executor)
 """
     printed = user.run("python", "-c", program)
     assert "READ apptainer --nv given/partitions.yaml slurm" in printed

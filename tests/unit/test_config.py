@@ -123,11 +123,22 @@ def test_an_unknown_key_at_any_depth(path):
         ("runs.int2.calibration", "d", "runs.int2.calibration: 'd' is not defined; defined: c"),
         ("runs.full.evaluations", ["e", "f"], "runs.full.evaluations: 'f' is not defined; defined: e"),
         ("runs.clip", {"model": "m", "method": "16-bit"}, "runs.clip: this name is used by the workflow"),
+        ("runs.int2.nodes", 0, "runs.int2.nodes: input should be greater than 0, not 0"),
+        ("runs.full.nodes", 2, "runs.full: method 16-bit takes no nodes"),
         ("runs.int2.group_size", 0, "runs.int2.group_size: input should be greater than 0, not 0"),
     ],
 )
 def test_a_wrong_value_is_one_line(path, value, expected):
     assert complaint(changed(path, value)).startswith(expected)
+
+
+def test_one_process_does_not_run_on_two_nodes():
+    experiment = changed("runs.int2.nodes", 2)
+    assert load_experiment(experiment).runs["int2"].nodes == 2
+    experiment["trainings"]["t"]["engine"] = "single"
+    assert complaint(experiment).startswith(
+        "runs.int2.nodes: 2, but the engine of training 't' is single, which is one"
+    )
 
 
 def test_a_sum_of_one_loss_alone_is_the_recipe_of_its_name():

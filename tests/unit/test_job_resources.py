@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from bitdistiller.config import Resources, StageResources
-from bitdistiller.resources import GROWS, ClusterSettings, cluster_settings, gpu_resources, grown, job_resources
+from bitdistiller.resources import (
+    GROWS,
+    ClusterSettings,
+    cluster_settings,
+    gpu_resources,
+    grown,
+    job_resources,
+    spread_over_nodes,
+)
 
 WANTED = StageResources(gpu=2, mem_mb=8000, runtime=60)
 
@@ -51,3 +59,25 @@ def test_settings_come_from_a_profile_s_default_resources() -> None:
     given = {"mem_mb": 8000, "gpu_gres": "'gpu:a100'", "gpu_partition": '"long"', "runtime_limit": "2880"}
     assert cluster_settings(given) == ClusterSettings("gpu:a100", "long", 2880, None)
     assert cluster_settings({}) == ClusterSettings()
+
+
+def spread(nodes: int, gpus: int, cluster: ClusterSettings) -> dict:
+    """What a training on this many nodes asks for, beside memory and time."""
+    one = job_resources("train", StageResources(gpu=gpus), cluster)
+    asked = spread_over_nodes(one, gpus, cluster, lambda wildcards: wildcards)
+    values = {name: value(nodes) if callable(value) else value for name, value in asked.items()}
+    return {name: value for name, value in values.items() if value is not None and name not in ("mem_mb", "runtime")}
+
+
+@pytest.mark.parametrize("cluster", [ClusterSettings(), ClusterSettings(gpu_gres="gpu:a100", gpu_partition="long")])
+def test_a_training_on_one_node_asks_as_any_job(cluster: ClusterSettings) -> None:
+    assert spread(1, 4, cluster) == gpu_resources(4, cluster)
+    assert spread(1, 0, cluster) == {"nodes": 1}
+
+
+def test_a_training_on_two_nodes_has_a_task_and_all_gpus_on_each() -> None:
+    tasks = {"nodes": 2, "tasks": 2, "tasks_per_gpu": 0, "mpi": "srun"}
+    assert spread(2, 0, ClusterSettings()) == tasks
+    assert spread(2, 4, ClusterSettings()) == tasks | {"gres": "gpu:4", "gpu_slots": 8}
+    typed = spread(2, 4, ClusterSettings(gpu_gres="gpu:a100", gpu_partition="long"))
+    assert typed == tasks | {"gres": "gpu:a100:4", "gpu_slots": 8, "slurm_partition": "long"}

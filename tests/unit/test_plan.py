@@ -59,6 +59,15 @@ def run(plan_run, **changes):
     return {**plan_run.model_dump(exclude_defaults=True), **changes}
 
 
+def test_nodes_of_a_run_are_part_of_no_recipe(experiment):
+    one = experiment()
+    two = experiment(runs={"int2": run(one.run("int2"), nodes=2)})
+    assert two.run("int2").nodes == 2
+    for recipe in (Plan.train_recipe, Plan.export_recipe, Plan.clip_recipe, Plan.warm_start_recipe):
+        assert as_text(recipe(two, "int2")) == as_text(recipe(one, "int2"))
+    assert as_text(two.table_recipe()) == as_text(one.table_recipe())
+
+
 def test_paths(experiment):
     plan = experiment()
     paths = {
@@ -294,13 +303,13 @@ def test_what_vllm_needs(experiment, tmp_path, monkeypatch):
         mixes={"v": {"teacher": "m", "sources": [source], "generation": {"engine": "vllm"}}},
         evaluations={"math": math, "served": {**math, "engine": "vllm"}},
     )
-    serve, train = "../envs/serve.yaml", "../envs/train.yaml"
-    assert (plan.mix_environment("v"), plan.mix_environment("x")) == (serve, train)
-    assert [plan.evaluation_environment("int2", name) for name in ("e", "math", "served")] == [train, train, serve]
+    serve, train = "serve", "train"
+    assert (plan.mix_kind("v"), plan.mix_kind("x")) == (serve, train)
+    assert [plan.evaluation_kind("int2", name) for name in ("e", "math", "served")] == [train, train, serve]
     on_gpus = Plan(plan.experiment.model_copy(update={"resources": GPUS}))
-    assert on_gpus.mix_environment("x") == serve
-    assert [on_gpus.evaluation_environment("full", name) for name in ("e", "math")] == [train, serve]
-    assert on_gpus.evaluation_environment("int2", "math") == train
+    assert on_gpus.mix_kind("x") == serve
+    assert [on_gpus.evaluation_kind("full", name) for name in ("e", "math")] == [train, serve]
+    assert on_gpus.evaluation_kind("int2", "math") == train
     missing = plan.missing_environment(tmp_path)
     assert missing.startswith(
         "mixes.v.generation.engine: vllm needs the serving environment; run `make env-serve` once"

@@ -50,7 +50,7 @@ def test_greedy_stories_are_equal(stories_model: Path, test_data: Path, tmp_path
 
 
 def test_kill_in_the_middle_then_rerun_is_byte_identical(ending_model: Path, recipe: Recipe, tmp_path: Path) -> None:
-    mix = recipe(batch_size=1, max_new_tokens=40, top_p=0.9)
+    mix = recipe(batch_size=1, commit_every=1, max_new_tokens=40, top_p=0.9)
     stage(*generate(ending_model, mix, tmp_path / "undisturbed"))
     killed(tmp_path, generate(ending_model, mix, tmp_path / "out"), signal.SIGKILL, -signal.SIGKILL)
     stage(*generate(ending_model, mix, tmp_path / "out"))
@@ -60,7 +60,7 @@ def test_kill_in_the_middle_then_rerun_is_byte_identical(ending_model: Path, rec
 
 
 def test_sigterm_stops_between_groups(ending_model: Path, recipe: Recipe, tmp_path: Path) -> None:
-    mix = recipe(batch_size=1, max_new_tokens=40)
+    mix = recipe(batch_size=1, commit_every=1, max_new_tokens=40)
     log = killed(tmp_path, generate(ending_model, mix, tmp_path / "out"), signal.SIGTERM, 75)
     assert "asked to stop by SIGTERM" in log
     assert "Traceback" not in log

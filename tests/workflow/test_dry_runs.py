@@ -140,7 +140,7 @@ evaluations: {e: {kind: perplexity, dataset: demo-text}}
 runs:
   a: &run {model: m, teacher: big, method: bitdistiller, format: int2, calibration: c, mix: x, training: cached}
   b: {<<: *run, format: int3}
-  c: {<<: *run, training: live}
+  c: {<<: *run, training: live, nodes: 2}
 """
 
 
@@ -163,6 +163,7 @@ def test_runs_share_the_token_file_and_the_cached_teacher(tmp_path: Path) -> Non
     assert all("--teacher results/big/base/model" in line for line in trains)
     given = " ".join(f"--cache {shard}" for shard in shards)
     assert sorted(given in line for line in trains) == [False, True, True]
+    assert sorted("--nodes 2 " in line for line in trains) == [False, False, True]
 
 
 def test_the_rule_graph_in_the_readme_is_current() -> None:
@@ -203,9 +204,10 @@ def test_work_without_its_environment_ends_before_the_first_job(
         monkeypatch.delenv(variable, raising=False)
     command = [sys.executable, "-m", "snakemake", "--cores", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert message in done.stderr
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / ".snakemake").glob("locks/*"))
+    assert not list((tmp_path / "results").glob("[!.]*"))
 
 
 def test_the_demo_beside_baselines_is_the_demo() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitdistiller.cluster.doctor.profile_file import UNSET, Profile
@@ -22,7 +23,7 @@ class Demand:
 
     stage: str
     partition: str | None
-    """None: the cluster's default."""
+    """None where neither the profile nor the cluster names one."""
     threads: int
     mem_mb: int
     runtime: int
@@ -30,7 +31,9 @@ class Demand:
     grown_runtime: int
     """Of the last attempts."""
     gpus: int = 0
+    """On each node."""
     gpu_type: str = ""
+    nodes: int = 1
 
     def fits(self, node: Node) -> bool:
         """Whether a node has all of it."""
@@ -44,21 +47,40 @@ def gpus_of(node: Node, type: str = "") -> int:
 
 def demands(plan: Plan, profile: Profile, facts: ClusterFacts | None, partition: str | None = None) -> list[Demand]:
     """A demand for each stage of the experiment; `partition` replaces whatever the profile says."""
-    default = facts.default_partition.name if facts and facts.default_partition else None
+    wanted = [_demand(stage, getattr(plan.experiment.resources, stage), profile) for stage in stages_of(plan)]
+    most = max((plan.run(run).nodes for run in plan.trained), default=1)
+    spread = [replace(demand, nodes=most) if demand.stage == "train" else demand for demand in wanted]
     return [
-        _demand(stage, getattr(plan.experiment.resources, stage), profile, partition, default)
-        for stage in stages_of(plan)
+        replace(demand, partition=partition or demand.partition or _chosen(demand, profile, facts)) for demand in spread
     ]
 
 
-def _demand(stage: str, wanted: StageResources, profile: Profile, partition: str | None, default: str | None) -> Demand:
+def _chosen(demand: Demand, profile: Profile, facts: ClusterFacts | None) -> str | None:
+    """
+    Where a job goes that names no partition: the cluster's default or, with a file of partitions, one that it fits.
+
+    The plugin chooses among those that fit by rules of its own; the first one stands for them here.
+    """
+    listed = profile.listed_partitions
+    if not listed:
+        return facts.default_partition.name if facts and facts.default_partition else None
+    fitting = [name for name in listed if facts and name in facts.partitions and _fits(demand, name, facts)]
+    return (fitting or list(listed))[0]
+
+
+def _fits(demand: Demand, partition: str, facts: ClusterFacts) -> bool:
+    in_time = demand.runtime <= (facts.partitions[partition].max_time or math.inf)
+    return in_time and any(map(demand.fits, facts.nodes_of(partition)))
+
+
+def _demand(stage: str, wanted: StageResources, profile: Profile) -> Demand:
     rule = RULES.get(stage, stage)
     resources = {**job_resources(stage, wanted, profile.settings), **profile.of_rule(rule)}
     named = str(resources.get("slurm_partition") or profile.text("slurm_partition")).strip("'\"")
     gpus, gpu_type = _gpus(resources)
     return Demand(
         stage=stage,
-        partition=partition or (named if named and named != UNSET else default),
+        partition=named if named and named != UNSET else None,
         threads=profile.threads_of(rule) or wanted.threads,
         mem_mb=_amount(resources["mem_mb"], 1),
         runtime=_amount(resources["runtime"], 1),

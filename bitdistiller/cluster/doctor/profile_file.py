@@ -62,6 +62,16 @@ class Profile:
         """`default-resources`."""
         return self._section("default-resources")
 
+    @property
+    def listed_partitions(self) -> tuple[str, ...]:
+        """The partitions in the file that `slurm-partition-config` names, from here or from beside the profile."""
+        name = self.keys.get("slurm-partition-config")
+        places = [Path(str(name)), self.path.parent / str(name)]
+        file = next((place for place in places if name and place.is_file()), None)
+        if file is None:
+            return ()
+        return tuple(map(str, (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("partitions") or ()))
+
     def of_rule(self, rule: str) -> Mapping[str, Any]:
         """`set-resources` of one rule."""
         return self._section("set-resources").get(rule) or {}

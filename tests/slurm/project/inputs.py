@@ -69,7 +69,7 @@ def experiment(inputs: Path) -> dict[str, Any]:
                 "teacher": "tiny",
                 "shards": SHARDS,
                 "sources": [source],
-                "generation": {"max_new_tokens": 48, "batch_size": BATCH},
+                "generation": {"max_new_tokens": 48, "batch_size": BATCH, "commit_every": BATCH},
             }
         },
         "trainings": {"short": training},

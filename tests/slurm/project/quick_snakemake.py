@@ -1,6 +1,7 @@
 """Snakemake whose plugin for SLURM asks for the state of its jobs every second, instead of ever more seldom."""
 
 import asyncio
+import signal
 import sys
 
 from snakemake.cli import main
@@ -15,5 +16,6 @@ async def soon(_: RemoteExecutor) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore Ctrl-C
     RemoteExecutor.sleep = soon
     sys.exit(main())

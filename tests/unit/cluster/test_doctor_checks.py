@@ -54,9 +54,9 @@ CONFIG = {
     "PreemptType": "preempt/partition_prio",
 }
 PARTITIONS = """
-PartitionName=cpu Nodes=c1 MaxTime=1-00:00:00 PreemptMode=OFF Default=YES State=UP
-PartitionName=gpu Nodes=g1 MaxTime=UNLIMITED PreemptMode=REQUEUE State=UP
-PartitionName=low Nodes=c1 MaxTime=UNLIMITED PreemptMode=CANCEL State=DOWN
+PartitionName=cpu Nodes=c1 MaxTime=1-00:00:00 PreemptMode=OFF PriorityTier=5 Default=YES State=UP
+PartitionName=gpu Nodes=g1 MaxTime=UNLIMITED PreemptMode=REQUEUE PriorityTier=5 State=UP
+PartitionName=low Nodes=c1 MaxTime=UNLIMITED PreemptMode=CANCEL PriorityTier=1 State=DOWN
 """
 NODES = """
 NodeName=c1 CPUTot=64 RealMemory=256000 Gres=(null) State=IDLE Partitions=cpu,low
@@ -151,7 +151,8 @@ def test_what_a_compute_node_lacks(outcome, expected):
 
 CLUSTER_FAULTS = [
     (told(MinJobAge="89 sec"), {"min-job-age": "error"}),
-    (told(MinJobAge="90 sec"), {}),
+    (told(MinJobAge="90 sec"), {"min-job-age": "warning"}),
+    (told(MinJobAge="181 sec"), {}),
     (told(KillWait="700 sec"), {"kill-wait": "warning"}),
     (told(JobRequeue="0"), {}),
     (told(PreemptType="preempt/qos"), {"preemption": "warning"}),
@@ -211,6 +212,24 @@ def test_gpus_memory_and_cores_have_to_be_on_one_node():
     facts = replace(FACTS, nodes={**FACTS.nodes, "g2": nodes[0]})
     assert wrong(healthy(facts=facts, export={"gpu": 1, "mem_mb": 600_000})) == {"gpus": "error"}
     assert wrong(healthy(facts=facts, export={"gpu": 1, "mem_mb": 500_000})) == {}
+
+
+def test_a_training_across_nodes_needs_as_many_in_its_partition():
+    situation = healthy()
+    (demand,) = [demand for demand in situation.demands if demand.stage == "export"]
+    two = replace(situation, demands=(replace(demand, nodes=2),))
+    assert wrong(two) == {"several-nodes": "error"}
+    again = parse_nodes("NodeName=g2 CPUTot=32 RealMemory=500000 Gres=gpu:a100:4 State=IDLE Partitions=gpu")
+    assert wrong(replace(two, facts=replace(FACTS, nodes={**FACTS.nodes, "g2": again[0]}))) == {}
+
+
+def test_a_file_of_partitions_is_chosen_from(tmp_path):
+    (tmp_path / "partitions.yaml").write_text(yaml.safe_dump({"partitions": {"cpu": {}, "gpu": {}}}))
+    keys = {**PROFILE.keys, "slurm-partition-config": "partitions.yaml", "default-resources": {}}
+    profile = Profile(tmp_path / "profile.v9+.yaml", keys)
+    found = {demand.stage: demand.partition for demand in demands(plan_with(export={"gpu": 1}), profile, FACTS)}
+    assert found == {"fetch": "cpu", "export": "gpu"}
+    assert wrong(healthy(profile)) == {}
 
 
 def test_an_old_plugin_and_a_python_that_does_not_run():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,16 @@ from pathlib import Path
 from bitdistiller.cluster.main_process import MainProcess
 MainProcess(Path(sys.argv[1])).acquire()
 time.sleep(60)
+"""
+TRY = """
+import sys
+from pathlib import Path
+from bitdistiller.cluster.main_process import MainProcess
+from bitdistiller.errors import InputError, end_process
+try:
+    MainProcess(Path(sys.argv[1])).acquire()
+except InputError as error:
+    end_process(error)
 """
 ELSEWHERE = {"token": "t", "user": "ada", "host": "login2", "machine": "m", "pid": 7, "start_time": "1", "beats": 3}
 
@@ -102,11 +115,20 @@ def test_its_files_have_the_rights_of_the_results_directory_whatever_the_umask(r
     lock.release()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_missing_rights_are_one_line(results: Path) -> None:
-    results.chmod(0o555)
-    with pytest.raises(InputError, match=r"Permission denied for user .* writable for their group"):
-        MainProcess(results).acquire()
+def test_missing_rights_are_one_line_that_names_the_owner(results: Path) -> None:
+    write_owner(results, seconds_ago=1)
+    directory = main_process_directory(results)
+    for path in (directory, results):
+        path.chmod(0o555)
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if powerless and shutil.which(powerless[0]) is None:
+        pytest.skip("root may write everywhere, and there is no setpriv")
+    done = subprocess.run([*powerless, sys.executable, "-c", TRY, results], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "Permission denied for user" in done.stderr
+    assert "process 7 of ada on login2 holds it" in done.stderr
+    assert f"must be writable for their group ({results} is " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_another_error_of_the_file_system_is_one_line_too(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def test_a_cluster_that_forgets_at_once_is_refused(slurm_clients: Callable[..., 
         (Wanted(gpu_gres="gpu:fake:4"), "--gpu-gres gpu:fake:4: accepted: gpu or gpu:TYPE"),
         (Wanted(account="nobody"), "--account nobody: .* accepted: lab, other"),
         (Wanted(account="a'b"), "--account .*accepted: letters"),
-        (Wanted(partitions=Path("nowhere.yaml")), "nowhere.yaml: no such file"),
+        (Wanted(partitions=Path("nowhere.yaml")), "nowhere.yaml: no file of partitions"),
+        (Wanted(partitions=TEMPLATE), "no file of partitions; profiles/slurm/partitions.example.yaml"),
         (Wanted(partition="cpu", partitions=TEMPLATE), "leave --partition"),
     ],
 )
@@ -129,10 +130,16 @@ def test_another_profile_is_replaced_only_by_force(slurm_clients: Callable[..., 
 
 
 def test_a_file_of_partitions_is_copied_beside_the_profile(slurm_clients: Callable[..., Path], tmp_path: Path) -> None:
-    slurm_clients()
-    example = ROOT / "profiles" / "slurm" / "partitions.example.yaml"
-    assert installed(Wanted(partitions=example), tmp_path)["slurm-partition-config"] == "partitions.yaml"
-    assert (tmp_path / "partitions.yaml").read_text() == example.read_text()
+    slurm_clients(max_time="1-00:00:00")
+    file = tmp_path / "mine.yaml"
+    file.write_text("partitions: {cpu: {max_runtime: 1d}, gpu: {max_runtime: 1d, max_gpu: 2}}\n")
+    profile = installed(Wanted(partitions=file, gpu_gres="gpu:fake"), tmp_path)
+    assert profile["slurm-partition-config"] == "partitions.yaml"
+    assert profile["default-resources"]["runtime_limit"] == 1440
+    assert (tmp_path / "partitions.yaml").read_text() == file.read_text()
+    file.write_text("partitions: {cpu: {}, long: {}}\n")
+    with pytest.raises(InputError, match="--partitions long: no such partition; accepted: cpu, gpu"):
+        install(Wanted(partitions=file), root=ROOT, into=tmp_path)
 
 
 def test_it_is_written_where_snakemake_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_all_items_count(answering, evaluation_of, write_lines):
     path = write_lines(rows)
     table = {"number 0?": " The answer is: 0.", "number 1?": " The answer is: 7", "number 2?": " I do not know"}
     subject = answering(table | {"number 3?": " The answer is: $3"})
-    metrics, predictions, _ = evaluation_of(subject, kind="math", dataset="gsm8k", path=path, batch_size=2)
+    options = {"kind": "math", "dataset": "gsm8k", "path": path, "batch_size": 1, "commit_every": 2}
+    metrics, predictions, _ = evaluation_of(subject, **options)
     metric = metrics["metrics"]["exact_match"]
     assert (metric["value"], metric["n"], metric["unit"]) == (0.4, 5, "questions")
     assert metric["standard_error"] == pytest.approx(math.sqrt(0.4 * 0.6 / 4))
@@ -91,7 +92,7 @@ def test_all_items_count(answering, evaluation_of, write_lines):
     assert [line["answer"] for line in predictions] == ["0", "7", None, "3", None]
     assert [line["id"] for line in predictions] == [0, 1, 2, 3, 4]
     assert all("### Instruction:\nWhat is number" in line["prompt"] for line in predictions)
-    assert len(subject.engine.batches) == 3
+    assert [len(prompts) for prompts, *_ in subject.engine.batches] == [2, 2, 1]
 
 
 def test_demo_prompts_are_taken_as_they_are(answering, evaluation_of, write_lines):
@@ -121,6 +122,7 @@ def test_each_prompt_has_its_own_seed(answering, evaluation_of, write_lines):
             temperature=0.2,
             seed=7,
             batch_size=batch_size,
+            commit_every=1,
         )
         del subject.engine.table
         seeds[batch_size] = [seed for _, batch, _ in subject.engine.batches for seed in batch]

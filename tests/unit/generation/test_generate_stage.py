@@ -33,7 +33,11 @@ def recipe(prompts_file):
 
     def make(**generation):
         source = {"dataset": "prompts", "samples": PROMPTS, "prompts": PROMPTS + 1, "path": prompts_file}
-        return Mix(teacher="t", sources=[source], generation={"max_new_tokens": 20, "batch_size": 8, **generation})
+        return Mix(
+            teacher="t",
+            sources=[source],
+            generation={"max_new_tokens": 20, "batch_size": 8, "commit_every": 16, **generation},
+        )
 
     return make
 
@@ -71,6 +75,15 @@ def test_bytes_do_not_depend_on_the_batch_size(generate, recipe, tmp_path):
     assert len(files) == 1
 
 
+def test_bytes_do_not_depend_on_the_groups(generate, recipe, tmp_path):
+    for every in (1, 10, 1000):
+        generate(recipe(commit_every=every), str(every))
+        groups = list((tmp_path / f"{every}.work" / "state" / "batches").glob("*.jsonl"))
+        assert len(groups) == -(-PROMPTS // max(every, 8))
+    files = {(tmp_path / name / "completions.jsonl").read_bytes() for name in ("1", "10", "1000")}
+    assert len(files) == 1
+
+
 def test_records_do_not_depend_on_the_number_of_shards(generate, recipe):
     whole = {record["id"]: record for record in generate(recipe(), "whole")}
     parts = [generate(recipe(), f"part{shard}", shard=shard, shards=3) for shard in range(3)]
@@ -84,7 +97,7 @@ def test_a_real_model(generate, test_data):
     source = {"dataset": "text", "samples": 23, "prompts": 24, "path": stories, "prompt_tokens": 12}
 
     def mix(size):
-        generation = {"max_new_tokens": 24, "batch_size": size}
+        generation = {"max_new_tokens": 24, "batch_size": size, "commit_every": 2 * size}
         return Mix(teacher="t", sources=[source], generation=generation)
 
     model = test_data / "models" / "TinyStories-656K"
@@ -103,16 +116,19 @@ def test_a_changed_recipe_does_not_resume(generate, recipe, tmp_path):
 
 
 def test_a_time_budget_stops_between_batches_and_goes_on(generate, recipe, tmp_path):
+    small = recipe(batch_size=1, commit_every=1)
     with pytest.raises(DeadlineReached):
-        generate(recipe(batch_size=1), "out", time_budget=0.002)
+        generate(small, "out", time_budget=0.002)
     done = len(list((tmp_path / "out.work" / "state" / "batches").glob("*.jsonl")))
     assert done < PROMPTS
     assert not (tmp_path / "out").exists()
-    assert generate(recipe(batch_size=1), "out") == generate(recipe(batch_size=1), "undisturbed")
+    assert generate(recipe(batch_size=1, commit_every=1), "out") == generate(
+        recipe(batch_size=1, commit_every=1), "undisturbed"
+    )
 
 
 def test_kill_in_the_middle_then_rerun_is_byte_identical(generate, recipe, tiny_model, tmp_path):
-    small = recipe(batch_size=1, max_new_tokens=48)
+    small = recipe(batch_size=2, commit_every=4, max_new_tokens=48)
     generate(small, "undisturbed")
     command = [
         "-m",
@@ -131,7 +147,7 @@ def test_kill_in_the_middle_then_rerun_is_byte_identical(generate, recipe, tiny_
     os.kill(process.pid, signal.SIGKILL)
     assert finish(process)[0] == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in batches.glob("0*.jsonl")}
-    assert 3 <= len(finished) < PROMPTS
+    assert 3 <= len(finished) < PROMPTS // 4
     assert not (tmp_path / "out").exists()
     generate(small, "out")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

@@ -50,6 +50,8 @@ def test_independent_of_the_batch_size(engine, completions, size):
         for start in range(0, len(PROMPTS), size)
     ]
     assert [completion for part in parts for completion in part] == completions
+    few_at_once = TransformersEngine(engine.model, engine.tokenizer, batch_size=size)
+    assert few_at_once.complete(PROMPTS, SEEDS, sampling) == completions
 
 
 def test_greedy(engine):

@@ -52,7 +52,9 @@ def foreign(tmp_path):
             "start_time": "1",
             "beats": 1,
         }
-        (tmp_path / "lock.json").write_text(json.dumps({**record, "job": "4711", **changes}))
+        whole = tmp_path / "whole"
+        whole.write_text(json.dumps({**record, "job": "4711", **changes}))
+        whole.replace(tmp_path / "lock.json")
 
     return write
 

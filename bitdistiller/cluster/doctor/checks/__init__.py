@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bitdistiller.cluster.doctor.checks.fit import check_cpus, check_gpus, check_memory, check_walltime
+from bitdistiller.cluster.doctor.checks.fit import (
+    check_cpus,
+    check_gpus,
+    check_memory,
+    check_several_nodes,
+    check_walltime,
+)
 from bitdistiller.cluster.doctor.checks.here import check_files, check_limits, check_plugin
 from bitdistiller.cluster.doctor.checks.nodes import (
     check_clock,
@@ -35,6 +41,7 @@ CHECKS: tuple[Callable[[Situation], Iterable[Finding]], ...] = (
     check_gpus,
     check_memory,
     check_cpus,
+    check_several_nodes,
     check_plugin,
     check_limits,
     check_files,

@@ -86,6 +86,19 @@ def check_gpus(situation: Situation) -> Iterator[Finding]:
         yield ok("gpus", f"at most {most} in a job" if most else "no stage asks for any")
 
 
+def check_several_nodes(situation: Situation) -> Iterator[Finding]:
+    """A training across nodes finds as many in its partition."""
+    for demand, nodes in _with_nodes(situation):
+        count = sum(map(demand.fits, nodes))
+        if demand.nodes == 1:
+            continue
+        if count < demand.nodes:
+            seen = f"{demand.stage} asks for {demand.nodes} nodes, {count} of {demand.partition} fit it"
+            yield error("several-nodes", seen, "lower `nodes` of the run, or choose another partition")
+        else:
+            yield ok("several-nodes", f"{demand.stage} asks for {demand.nodes} of {count} that fit it")
+
+
 def _fits_apart(demand: Demand, nodes: list[Node]) -> bool:
     """Whether memory and cores are there at all; their own checks say so otherwise."""
     most = max(node.memory_mb for node in nodes), max(node.cpus for node in nodes)

@@ -8,6 +8,7 @@ from bitdistiller.cluster.doctor.finding import Finding, error, ok, warning
 from bitdistiller.cluster.doctor.profile_file import UNSET
 from bitdistiller.cluster.doctor.situation import Situation
 from bitdistiller.cluster.slurm import Node
+from bitdistiller.cluster.start import cancelling
 from bitdistiller.stages.deadline import MARGIN_SECONDS
 from bitdistiller.stages.lock import WAIT_SECONDS
 
@@ -54,7 +55,7 @@ def check_preemption(situation: Situation) -> Iterator[Finding]:
         return
     for name, partition in situation.partitions.items():
         mode = partition.preempt_mode.upper()
-        if "CANCEL" in mode:
+        if any(cancelling([partition], situation.facts)):
             seen = f"{name}: PreemptMode=CANCEL; Snakemake would wait for a preempted job for ever"
             yield error("preemption", seen, "use a partition with PreemptMode=REQUEUE or OFF")
         elif kind == "preempt/qos":

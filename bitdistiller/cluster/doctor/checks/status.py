@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from bitdistiller.cluster.doctor.finding import Finding, error, ok, skipped, warning
 from bitdistiller.cluster.doctor.situation import Situation
-
-POLLS = 3
-"""The plugin wants MinJobAge to be this many times its first delay, else it asks sacct instead of squeue."""
+from bitdistiller.cluster.polling import AGES_PER_POLL, GOOD_MIN_JOB_AGE, LONGEST_POLL, forgets_between_polls
 
 
 def check_scheduler(situation: Situation) -> Iterator[Finding]:
@@ -56,12 +54,13 @@ def check_min_job_age(situation: Situation) -> Iterator[Finding]:
     age, first = situation.facts.number("MinJobAge"), situation.profile.init_seconds
     if age is None:
         yield skipped("min-job-age", "the cluster does not say its MinJobAge")
-    elif age < POLLS * first:
-        seen = f"MinJobAge {age} s is less than {POLLS} x {first} s: the plugin would fall back to sacct"
-        if age >= POLLS:
-            advice = f"set slurm-init-seconds-before-status-checks: {age // POLLS} in the profile"
-        else:
-            advice = "ask for a MinJobAge of 120 s at least (slurm.conf)"
+    elif age < AGES_PER_POLL * first:
+        seen = f"MinJobAge {age} s is less than {AGES_PER_POLL} x {first} s: the plugin would fall back to sacct"
+        mend = f"set slurm-init-seconds-before-status-checks: {age // AGES_PER_POLL} in the profile"
+        advice = mend if age >= AGES_PER_POLL else f"ask for MinJobAge={GOOD_MIN_JOB_AGE} (slurm.conf)"
         yield error("min-job-age", seen, advice)
+    elif forgets_between_polls(age):
+        seen = f"MinJobAge {age} s, and polls up to {LONGEST_POLL} s apart: a job may be forgotten between two"
+        yield warning("min-job-age", seen, f"ask for MinJobAge={GOOD_MIN_JOB_AGE} (slurm.conf)")
     else:
         yield ok("min-job-age", f"MinJobAge {age} s, first question after {first} s")
