@@ -16,7 +16,8 @@ def table(path: Path) -> str:
         for row in csv.DictReader(handle):
             groups.setdefault((row["fault"], row["stage"], row["happened"]), []).append(row)
     lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
-    for (fault, stage, happened), rows in groups.items():
+    order = list(dict.fromkeys(fault for fault, _, _ in groups))
+    for (fault, stage, happened), rows in sorted(groups.items(), key=lambda group: order.index(group[0][0])):
         lost = max((row["lost"] for row in rows), key=lambda text: int(text.split()[0]) if text[0].isdigit() else 0)
         lines.append(f"| {fault} | `{stage}` | {happened} | {lost} | {_range(rows)} |")
     return "\n".join(lines)
