@@ -72,8 +72,8 @@ demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	bitdistiller show
 
 test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist loadfile \
-		-m "not slow and not gpu and not slurm and not baselines and not vllm and not envs" $(PYTEST_OPTIONS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist loadfile --no-loadscope-reorder \
+		-m "not slow" tests/workflow tests/unit $(PYTEST_OPTIONS)
 
 test-slow: $(TESTABLE) ## run the tests that take minutes
 	pytest -m slow $(PYTEST_OPTIONS)
