@@ -25,7 +25,8 @@ def check_plugin(situation: Situation) -> Iterator[Finding]:
         return
     version = machine.versions.get(PLUGIN)
     if version is None:
-        yield error("plugin", f"{PLUGIN} is not installed beside Snakemake", f"{how}, or give another --python")
+        advice = f"make env-slurm and activate .venv-slurm, or {how}; --python names another Python"
+        yield error("plugin", f"{PLUGIN} is not installed beside Snakemake", advice)
     elif f"{PLUGIN}-jobstep" not in machine.versions:
         yield error("plugin", f"{PLUGIN}-jobstep is not installed", f"pip install {PLUGIN}-jobstep")
     elif _numbers(version) < _numbers(TRIED):
