@@ -28,7 +28,8 @@ class PromptNoise:
         numbers = np.empty((len(self.streams), vocabulary))
         for stream, row in zip(self.streams, numbers, strict=True):
             stream.standard_exponential(out=row)
-        return torch.from_numpy(numbers).clamp_(min=np.finfo(np.float64).tiny)
+        np.maximum(numbers, np.finfo(np.float64).tiny, out=numbers)  # in torch, a second team of threads would join
+        return torch.from_numpy(numbers)
 
 
 def sample(logits: torch.Tensor, noise: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:
