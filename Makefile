@@ -81,8 +81,11 @@ test-slow: $(TESTABLE) ## run the tests that take minutes
 env-slurm: $(SLURM)/.ready ## make the environment for `snakemake --profile slurm`, beside .venv
 
 slurm-packages: ## install SLURM and its database for the tests; Debian, needs root
-	printf '#!/bin/sh\nexit 101\n' >/tmp/policy-rc.d && chmod 755 /tmp/policy-rc.d
-	test -e /usr/sbin/policy-rc.d || mv /tmp/policy-rc.d /usr/sbin/policy-rc.d
+	policy=/usr/sbin/policy-rc.d # while it says 101, no daemon is started by its installation
+	if [ ! -e $$policy ]; then
+		trap "rm -f $$policy" EXIT
+		printf '#!/bin/sh\nexit 101\n' >$$policy && chmod 755 $$policy
+	fi
 	apt-get update --quiet
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends $(SLURM_PACKAGES)
 
@@ -147,4 +150,4 @@ clean: ## remove results, state and logs; keep the environment
 	find results -mindepth 1 ! -name .gitkeep -delete
 
 distclean: clean ## remove the environment too
-	rm -rf $(VENV) $(BASELINES) $(SERVE) *.egg-info
+	rm -rf $(VENV) $(BASELINES) $(SERVE) $(SLURM) *.egg-info

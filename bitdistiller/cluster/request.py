@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import bitdistiller
+from bitdistiller.environments import REPOSITORY
 
 ExecutorName = Literal["slurm", "local", "debug"]
 DEFAULT_MINUTES = 60
 A_YEAR_MINUTES = 365 * 1440
-PACKAGE = Path(bitdistiller.__file__).resolve().parents[1]
+PACKAGE = REPOSITORY
 """Where jobs import this package from, wherever they run."""
 
 
