@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-
 from bitdistiller.cluster.slurm import SlurmUnavailable, ask
 from bitdistiller.errors import InputError
+from bitdistiller.stages.lock import user_name
 
 
 def check_account(account: str) -> list[str]:
     """Refuse an account that the user does not have; says why where accounting cannot be asked."""
     if not account:
         return []
-    user = getpass.getuser()
+    user = user_name()
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", "format=Account"]
     try:
         known = sorted({line.strip() for line in ask(command).splitlines() if line.strip()})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
+
+from bitdistiller.stages.parent import signal_when_parent_dies
 
 ASK = (signal.SIGTERM, signal.SIGUSR2)
 """Signals by which a scheduler says that a job is about to end: SLURM's own, and the one submitit asks it for."""
@@ -73,13 +73,8 @@ class Child:
                 self._process.terminate()
 
 
-_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-_SET_PARENT_DEATH_SIGNAL = 1
-
-
 def _bind(parent: int) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if _LIBC is not None:
-        _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    signal_when_parent_dies(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from bitdistiller.cluster import fitting
 from bitdistiller.cluster.accounts import check_account
+from bitdistiller.cluster.partition_file import listed_partitions
 from bitdistiller.cluster.polling import FIRST_POLL
 from bitdistiller.cluster.profile_text import differences, quoted, render, template
 from bitdistiller.cluster.slurm import ClusterFacts, SlurmUnavailable, cluster_facts
@@ -20,7 +19,6 @@ from bitdistiller.stages.files import write_text
 
 NAME = "profile.v9+.yaml"
 PARTITIONS = "partitions.yaml"
-EXAMPLE = "partitions.example.yaml"
 HEADING = """Written by `bitdistiller profile install slurm`; used by `snakemake --profile slurm`.
 docs/cluster.md says why each line is here."""
 
@@ -92,7 +90,7 @@ def _facts() -> tuple[ClusterFacts | None, list[str]]:
 
 def _fit(wanted: Wanted, facts: ClusterFacts | None) -> dict[str, int]:
     """The limits of the partitions that jobs will be in; refuses partitions and GPUs that are not there."""
-    listed = _listed(wanted.partitions)
+    listed = listed_partitions(wanted.partitions) if wanted.partitions else []
     default = facts.default_partition.name if facts and facts.default_partition else ""
     of_all = wanted.partition or default
     given = {"--partition": [wanted.partition], "--gpu-partition": [wanted.gpu_partition], "--partitions": listed}
@@ -100,16 +98,6 @@ def _fit(wanted: Wanted, facts: ClusterFacts | None) -> dict[str, int]:
     fitting.check_gres(wanted.gpu_gres, listed or [*filter(None, [wanted.gpu_partition or of_all])], facts)
     used = listed or [*filter(None, {of_all, wanted.gpu_partition})]
     return fitting.limits(used, facts, largest=bool(listed))
-
-
-def _listed(path: Path | None) -> list[str]:
-    """The partitions in a file of them."""
-    if path is None:
-        return []
-    try:
-        return list(map(str, yaml.safe_load(path.read_text(encoding="utf-8"))["partitions"]))
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
-        raise InputError(f"--partitions {path}: no file of partitions; profiles/slurm/{EXAMPLE} shows one") from None
 
 
 def _options(wanted: Wanted, delay: int) -> dict[str, str]:

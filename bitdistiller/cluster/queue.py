@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from dataclasses import dataclass
 
 from bitdistiller.cluster.slurm import ask
+from bitdistiller.stages.lock import user_name
 
 PREFIX = "bitdistiller_"
 """Begins the job names of a run; `slurm-jobname-prefix` of the profile."""
@@ -32,7 +32,7 @@ class QueuedJob:
 
 def jobs() -> list[QueuedJob]:
     """Jobs of this user's workflows that wait or run; raises SlurmUnavailable where squeue cannot be asked."""
-    command = ["squeue", "--noheader", f"--user={getpass.getuser()}", f"--format={SEPARATOR.join(FIELDS)}"]
+    command = ["squeue", "--noheader", f"--user={user_name()}", f"--format={SEPARATOR.join(FIELDS)}"]
     return parse_jobs(ask(command))
 
 

@@ -95,12 +95,13 @@ def ask(command: Sequence[str], timeout: float = TIMEOUT) -> str:
     return answer.stdout
 
 
-def cluster_facts() -> ClusterFacts:
-    """Ask the controller; raises SlurmUnavailable where it cannot be asked."""
+def cluster_facts(nodes: bool = True) -> ClusterFacts:
+    """Ask the controller, for its nodes too, of which there may be thousands; raises SlurmUnavailable."""
+    listed = ask(["scontrol", "show", "node", "-o"]) if nodes else ""
     return ClusterFacts(
         parse_config(ask(["scontrol", "show", "config"])),
         {found.name: found for found in parse_partitions(ask(["scontrol", "show", "partition", "-o"]))},
-        {found.name: found for found in parse_nodes(ask(["scontrol", "show", "node", "-o"]))},
+        {found.name: found for found in parse_nodes(listed)},
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bitdistiller.cluster.left_jobs import hold_back, left_jobs
+from bitdistiller.cluster.partition_file import listed_partitions
 from bitdistiller.cluster.polling import AGES_PER_POLL
-from bitdistiller.cluster.slurm import ClusterFacts, Partition, ask, parse_partitions
-from bitdistiller.cluster.slurm_text import parse_config
+from bitdistiller.cluster.slurm import ClusterFacts, Partition, cluster_facts
 from bitdistiller.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def prepare(workflow: Any) -> list[str]:
         return []
     jobs = list(workflow.dag.needrun_jobs())
     settings = workflow.executor_settings
-    facts = _facts()
+    facts = cluster_facts(nodes=False)
     partitions = partitions_of(jobs, facts, settings)
     said = _refuse_or_warn([*cancelling(partitions, facts), *forgetting(facts, settings)])
     left = left_jobs(Path())
@@ -43,12 +43,6 @@ def prepare(workflow: Any) -> list[str]:
             "again now and starts when the former one has ended, with its work"
         )
     return said
-
-
-def _facts() -> ClusterFacts:
-    """Configuration and partitions; the nodes, of which there may be thousands, are not asked for."""
-    partitions = parse_partitions(ask(["scontrol", "show", "partition", "-o"]))
-    return ClusterFacts(parse_config(ask(["scontrol", "show", "config"])), {one.name: one for one in partitions}, {})
 
 
 def _refuse_or_warn(problems: list[str]) -> list[str]:
@@ -69,9 +63,7 @@ def partitions_of(jobs: Iterable[Any], facts: ClusterFacts, settings: Any) -> li
 def _chosen(facts: ClusterFacts, settings: Any) -> list[str]:
     """Where jobs without a partition of their own go: those of the partitions' file, else the cluster's default."""
     if settings.partition_config:
-        import yaml
-
-        return list(yaml.safe_load(Path(settings.partition_config).read_text(encoding="utf-8"))["partitions"])
+        return listed_partitions(Path(settings.partition_config))
     return [facts.default_partition.name] if facts.default_partition else []
 
 

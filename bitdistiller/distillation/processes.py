@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from bitdistiller.distillation import slurm_step
 from bitdistiller.distillation.launcher import Launcher
 from bitdistiller.errors import InputError
+from bitdistiller.stages.parent import signal_when_parent_dies
 
 LAUNCHER = "BITDISTILLER_LAUNCHER"
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -97,8 +97,7 @@ def follow_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if launcher is None or not sys.platform.startswith("linux"):
         return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
+    signal_when_parent_dies(signal.SIGTERM)
     if os.getppid() != int(launcher):
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -16,8 +15,8 @@ from bitdistiller.data.tokenising import encode_prompt
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Completion, Engine, Sampling, Wanted
 from bitdistiller.generation.placement import Placement
+from bitdistiller.stages.parent import signal_when_parent_dies
 
-PR_SET_PDEATHSIG = 1
 Load = Callable[[Wanted, int], Engine]
 """Loads a model on that many GPUs; a function or class that a new process can import."""
 Answer = tuple[Any, InputError | None, str]
@@ -88,7 +87,7 @@ def visible_devices(placement: Placement) -> list[str | None]:
 
 def serve(connection: Connection, load: Load, wanted: Wanted, tensor: int, devices: str | None) -> None:
     """The life of a copy: load, say so, complete what comes until the other end is closed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_dies(signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the stage decides when to stop; it closes the connection
     if devices is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from bitdistiller.cluster.partition_file import listed_partitions
+from bitdistiller.cluster.profile import user_profile
 from bitdistiller.errors import InputError
 from bitdistiller.resources import ClusterSettings, cluster_settings
 
@@ -68,9 +69,7 @@ class Profile:
         name = self.keys.get("slurm-partition-config")
         places = [Path(str(name)), self.path.parent / str(name)]
         file = next((place for place in places if name and place.is_file()), None)
-        if file is None:
-            return ()
-        return tuple(map(str, (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("partitions") or ()))
+        return () if file is None else tuple(listed_partitions(file))
 
     def of_rule(self, rule: str) -> Mapping[str, Any]:
         """`set-resources` of one rule."""
@@ -110,7 +109,7 @@ def find_profile(name: str) -> Profile:
 
     Raises InputError where there is none.
     """
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "snakemake"
+    home = user_profile().parent
     places = [Path(name), home / name, Path("/etc/xdg/snakemake", name), Path("profiles", name)]
     for place in places:
         file = place if place.is_file() else _newest(place)
