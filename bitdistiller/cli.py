@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -14,9 +13,27 @@ from typing import Annotated, Any
 import typer
 
 from bitdistiller import config
+from bitdistiller.arguments import (
+    Budget,
+    Changes,
+    Config,
+    FormatOption,
+    GroupSize,
+    ModelDirectory,
+    Output,
+    Recipe,
+    Walltime,
+    Work,
+    budget,
+    changed,
+    experiment_of,
+)
 from bitdistiller.cluster.commands import commands as cluster
 from bitdistiller.errors import BitDistillerError, InputError
+from bitdistiller.evaluation.commands import commands as measuring
+from bitdistiller.export.commands import commands as packing
 from bitdistiller.recipes import load_experiment, load_recipe
+from bitdistiller.reporting.commands import commands as reporting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,34 +43,8 @@ app = typer.Typer(
     "Every stage can be killed at any moment; the same command goes on where it was.",
 )
 
-app.add_typer(cluster)
-
-RECIPE = "Options of the stage: YAML or JSON text, or a file with it. `bitdistiller options STAGE` lists them."
-Output = Annotated[Path, typer.Option(help="Directory of the results, with digest.json and provenance.json.")]
-Work = Annotated[
-    Path | None, typer.Option(help="Directory of the resumable state; by default work/... for results/...")
-]
-Recipe = Annotated[str | None, typer.Option(help=RECIPE)]
-Changes = Annotated[list[str], typer.Option("--set", help="One option of the stage, key.key=value; repeatable.")]
-Budget = Annotated[float | None, typer.Option(help="Minutes after which the stage saves, stops and exits 75.")]
-Walltime = Annotated[
-    float | None, typer.Option(help="The same, but only inside a scheduler's job (used by the rules).")
-]
-ModelDirectory = Annotated[Path, typer.Option(help="Full-precision model directory in Hugging Face layout.")]
-Config = Annotated[Path, typer.Option(help="Experiment file.")]
-FormatOption = Annotated[config.FormatName | None, typer.Option(help="Number format.")]
-GroupSize = Annotated[int | None, typer.Option(help="Input columns that share a scale.")]
-
-
-def _budget(time_budget: float | None, walltime: float | None) -> float | None:
-    from bitdistiller.stages.deadline import scheduler_minutes
-
-    return time_budget if time_budget is not None else scheduler_minutes(walltime)
-
-
-def _changes(changes: list[str], **values: object) -> list[str]:
-    given = [f"{key.replace('__', '.')}={json.dumps(str(value))}" for key, value in values.items() if value is not None]
-    return given + changes
+for room in (packing, measuring, reporting, cluster):
+    app.add_typer(room)
 
 
 @app.command()
@@ -69,8 +60,8 @@ def fetch(
     """Download a model from the hub, or link a local one; check and hash it once."""
     from bitdistiller.data.fetch import run
 
-    recipe = load_recipe(config.Model, None, _changes([], hub=hub, revision=revision, path=path))
-    run(recipe, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    recipe = load_recipe(config.Model, None, changed([], hub=hub, revision=revision, path=path))
+    run(recipe, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -86,7 +77,7 @@ def pretrain_demo(
     options = load_recipe(config.DemoTeacherRecipe, recipe, changes)
     from bitdistiller.demo.stage import run
 
-    run(options, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -108,14 +99,14 @@ def clip(
 ) -> None:
     """Search asymmetric clip ranges, block by block; or take the Gram matrices of one shard of the texts."""
     calibration = {"calibration__texts": texts, "calibration__path": path}
-    common = {"model": model, "output": output, "work": work, "time_budget": _budget(time_budget, walltime)}
+    common = {"model": model, "output": output, "work": work, "time_budget": budget(time_budget, walltime)}
     if shard is None:
-        given = _changes(changes, quantization__format=format, quantization__group_size=group_size, **calibration)
+        given = changed(changes, quantization__format=format, quantization__group_size=group_size, **calibration)
         _clip(load_recipe(config.ClipRecipe, recipe, given), grams=grams, **common)
     elif format or grams:
         raise InputError(f"--shard: Grams do not depend on {'--format' if format else '--grams'}; leave it out")
     else:
-        options = load_recipe(config.GramRecipe, recipe, _changes(changes, group_size=group_size, **calibration))
+        options = load_recipe(config.GramRecipe, recipe, changed(changes, group_size=group_size, **calibration))
         _shard(options, shard=shard, shards=num_shards, **common)
 
 
@@ -149,7 +140,7 @@ def baseline(
     walltime: Walltime = None,
 ) -> None:
     """Let a quantisation library choose the weights; needs the environment `.venv-baselines`."""
-    given = _changes(
+    given = changed(
         changes,
         method=method,
         quantization__format=format,
@@ -162,7 +153,7 @@ def baseline(
     from bitdistiller.data.calibration_texts import calibration_texts
 
     texts = partial(calibration_texts, options.calibration)
-    run(options, model=model, texts=texts, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, model=model, texts=texts, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -179,14 +170,16 @@ def generate(
     walltime: Walltime = None,
 ) -> None:
     """Let the full-precision model complete the prompts of one shard."""
-    options = load_recipe(config.Mix, recipe, _changes(changes, teacher="model"))
+    options = load_recipe(config.Mix, recipe, changed(changes, teacher="model"))
     from bitdistiller.generation.serving import enter
 
     enter(options.generation.engine)
     from bitdistiller.generation.stage import run
 
-    budget = _budget(time_budget, walltime)
-    run(options, model=model, dtype=dtype, shard=shard, shards=num_shards, output=output, work=work, time_budget=budget)
+    minutes = budget(time_budget, walltime)
+    run(
+        options, model=model, dtype=dtype, shard=shard, shards=num_shards, output=output, work=work, time_budget=minutes
+    )
 
 
 @app.command()
@@ -203,7 +196,7 @@ def mix(
     options = load_recipe(config.Mix, recipe, changes)
     from bitdistiller.data.stage import run
 
-    run(options, shards=shard, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, shards=shard, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -221,7 +214,7 @@ def tokenize(
     options = load_recipe(config.TokenizeRecipe, recipe, changes)
     from bitdistiller.data.tokenize_stage import run
 
-    run(options, model=model, mix=mix, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, model=model, mix=mix, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -241,7 +234,7 @@ def cache_teacher(
     options = load_recipe(config.CacheRecipe, recipe, changes)
     from bitdistiller.distillation.cache.stage import run
 
-    common = {"output": output, "work": work, "time_budget": _budget(time_budget, walltime)}
+    common = {"output": output, "work": work, "time_budget": budget(time_budget, walltime)}
     run(options, model=model, tokens=tokens, shard=shard, shards=num_shards, **common)
 
 
@@ -260,12 +253,12 @@ def warm_start(
     walltime: Walltime = None,
 ) -> None:
     """Reconstruct the quantised blocks one by one, so that distillation starts closer to the teacher."""
-    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    given = changed(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.WarmStartRecipe, recipe, given)
     from bitdistiller.distillation.warm_start.stage import run
 
-    budget = _budget(time_budget, walltime)
-    run(options, model=model, tokens=tokens, clip=clip, output=output, work=work, time_budget=budget)
+    minutes = budget(time_budget, walltime)
+    run(options, model=model, tokens=tokens, clip=clip, output=output, work=work, time_budget=minutes)
 
 
 @app.command()
@@ -293,7 +286,7 @@ def train(
     walltime: Walltime = None,
 ) -> None:
     """Distil the quantised student, on one process or on as many as the environment or --processes says."""
-    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    given = changed(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.TrainRecipe, recipe, given)
     from bitdistiller.distillation.nodes import start
     from bitdistiller.distillation.processes import adopt_environment, follow_launcher
@@ -307,7 +300,7 @@ def train(
     from bitdistiller.distillation.stage import run
 
     inputs = Inputs(model, teacher or model, tokens, tuple(cache), clip, warm_start)
-    run(options, inputs, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, inputs, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -327,12 +320,12 @@ def export(
     walltime: Walltime = None,
 ) -> None:
     """Pack the weights to 2, 3 or 4 bits and check the packed file."""
-    given = _changes(changes, quantization__format=format, quantization__group_size=group_size)
+    given = changed(changes, quantization__format=format, quantization__group_size=group_size)
     options = load_recipe(config.ExportRecipe, recipe, given)
     from bitdistiller.export.stage import run
 
-    budget = _budget(time_budget, walltime)
-    run(options, weights=weights, clip=clip, verify=verify, output=output, work=work, time_budget=budget)
+    minutes = budget(time_budget, walltime)
+    run(options, weights=weights, clip=clip, verify=verify, output=output, work=work, time_budget=minutes)
 
 
 @app.command()
@@ -352,7 +345,7 @@ def evaluate(
     enter(options.evaluation, model)
     from bitdistiller.evaluation.stage import run
 
-    run(options, model=model, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    run(options, model=model, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -368,8 +361,8 @@ def tabulate(
     """Write tables and plots from whatever runs are finished."""
     from bitdistiller.reporting.stage import run
 
-    experiment = _experiment(config, recipe)
-    run(experiment, results=results, output=output, work=work, time_budget=_budget(time_budget, walltime))
+    experiment = experiment_of(config, recipe)
+    run(experiment, results=results, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 
 @app.command()
@@ -439,10 +432,6 @@ def schema(
     from bitdistiller.stages.files import write_json
 
     write_json(output, experiment_schema())
-
-
-def _experiment(path: Path, text: str | None) -> config.Experiment:
-    return load_recipe(config.Experiment, text, []) if text else load_experiment(path)
 
 
 def _quiet_libraries() -> None:

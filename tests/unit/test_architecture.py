@@ -16,6 +16,7 @@ TOP = ("errors", "config", "recipes", "environments", "plan", "resources", "opti
 ROOMS = (
     *TOP,
     "stages",
+    "arguments",
     "kernels",
     "formats",
     "layers",

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from result_trees import PROJECTIONS, make_experiment, write_clip
 
-from bitdistiller.reporting import clip_plot, clip_table, collect
+from bitdistiller.reporting import clip_plot, clip_table
+from bitdistiller.reporting.collect import collect
 from bitdistiller.reporting.layer_names import short_kinds, split_name
 from bitdistiller.reporting.stage import run
 

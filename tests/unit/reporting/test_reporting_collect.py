@@ -8,7 +8,7 @@ import pytest
 from result_trees import RUNS, make_experiment, write_metrics, write_run
 
 from bitdistiller.errors import InputError
-from bitdistiller.reporting import collect
+from bitdistiller.reporting.collect import collect
 from bitdistiller.reporting.published import Published
 from bitdistiller.stages.digest import hash_file
 

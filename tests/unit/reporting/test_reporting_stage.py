@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from result_trees import RUNS, make_experiment, write_history, write_metrics, write_run
 
-from bitdistiller.reporting import collect, plots
+from bitdistiller.reporting import plots
+from bitdistiller.reporting.collect import collect
 from bitdistiller.reporting.page import inline_svg
 from bitdistiller.reporting.stage import run
 

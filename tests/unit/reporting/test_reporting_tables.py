@@ -8,8 +8,10 @@ import pytest
 from result_trees import EVALUATIONS, RUNS, make_experiment, write_metrics, write_run
 from rich.console import Console
 
-from bitdistiller.reporting import Table, build_table, collect, latex, markdown, page, quantities, terminal
-from bitdistiller.reporting.tables import Cell
+from bitdistiller.reporting import latex, markdown, page, quantities, terminal
+from bitdistiller.reporting.build import build_table
+from bitdistiller.reporting.collect import collect
+from bitdistiller.reporting.tables import Cell, Table
 
 LLAMA = {"models": {"teacher": {"demo": {}, "title": "LLaMA-2-7B"}}, "paper": "bitdistiller"}
 

@@ -1,0 +1,97 @@
+"""What is measured of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from bitdistiller.config.base import Dtype, Section
+from bitdistiller.config.data import Writing
+
+PerplexityDataset = Literal["wikitext2", "c4", "text", "demo-text"]
+MathDataset = Literal["gsm8k", "demo-math"]
+CodeDataset = Literal["humaneval", "mbpp", "demo-code"]
+
+
+class Evaluated(Section):
+    """What every evaluation has."""
+
+    label: str | None = None
+    """Column heading; the default is the evaluation's name."""
+    published: str | None = None
+    """The metric's name in reporting/papers/*.csv (ppl, mmlu, ...), to print the paper's number beside ours."""
+    batch_size: PositiveInt = 16
+    """Sequences per forward pass."""
+
+
+class PerplexityEvaluation(Evaluated):
+    """Perplexity in chunks (docs/method.md 5)."""
+
+    kind: Literal["perplexity"]
+    dataset: PerplexityDataset
+    path: Path | None = None
+    """Local file instead of the hub."""
+    chunk_length: PositiveInt | None = None
+    """Tokens per chunk; the default is 2048, or the model's context where that is shorter."""
+    max_chunks: PositiveInt | None = None
+    max_documents: PositiveInt | None = None
+
+
+class GenerativeEvaluation(Writing, Evaluated):
+    """An evaluation for which the model writes an answer."""
+
+    path: Path | None = None
+    """Local file instead of the hub."""
+    max_items: PositiveInt | None = None
+    """First items only; the table then says so by its n."""
+    max_new_tokens: PositiveInt = 512
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 is greedy decoding; the paper samples GSM8K at 0.2."""
+    seed: int = 42
+
+
+class MathEvaluation(GenerativeEvaluation):
+    """Exact match of the number after "The answer is: "."""
+
+    kind: Literal["math"]
+    dataset: MathDataset
+
+
+class CodeEvaluation(GenerativeEvaluation):
+    """pass@1 of generated functions, run in the sandbox."""
+
+    kind: Literal["code"]
+    dataset: CodeDataset
+    timeout: PositiveFloat = 10.0
+    """Seconds a program may run."""
+    memory_mb: PositiveInt = 512
+    """Address space a program may use, in MiB."""
+
+
+class MultipleChoiceEvaluation(Evaluated):
+    """Log-likelihood ranking of choices by lm-eval."""
+
+    kind: Literal["multiple_choice"]
+    task: str
+    """With `path`, a name for the local task; without, an lm-eval task name (arc_easy, piqa, ...)."""
+    path: Path | None = None
+    """Local JSON lines with `question` (or `query`), `choices` and `gold`."""
+    max_items: PositiveInt | None = None
+    few_shot: NonNegativeInt = 0
+    metric: Literal["acc", "acc_norm"] = "acc"
+    """The metric in the table; both are in metrics.json."""
+
+
+Evaluation = Annotated[
+    PerplexityEvaluation | MathEvaluation | CodeEvaluation | MultipleChoiceEvaluation, Field(discriminator="kind")
+]
+
+
+class EvaluateRecipe(Section):
+    """Everything the stage `evaluate` needs."""
+
+    name: str
+    evaluation: Evaluation
+    dtype: Dtype = "bfloat16"

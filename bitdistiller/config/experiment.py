@@ -1,0 +1,106 @@
+"""An experiment file: everything by name, and what its jobs may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from bitdistiller.config.base import Name, Section
+from bitdistiller.config.calibration import Calibration
+from bitdistiller.config.data import Mix
+from bitdistiller.config.evaluation import Evaluation
+from bitdistiller.config.models import Model
+from bitdistiller.config.runs import Run
+from bitdistiller.config.training import Training, check_trained_scales
+
+RESERVED_RUN_NAMES = ("base", "clip", "grams", "mixes")
+
+
+class StageResources(Section):
+    """What one job of a stage may use."""
+
+    gpu: NonNegativeInt = 0
+    """GPUs on one node (`nodes` of a run: on each)."""
+    threads: PositiveInt = 1
+    """CPU cores."""
+    mem_mb: PositiveInt = 4000
+    """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
+    runtime: PositiveInt = 60
+    """
+    Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix,
+    tokenize, export, baseline and evaluate it grows with failed attempts, up to three times.
+    """
+
+
+class Resources(Section):
+    """Resources per stage; a GPU count of 0 runs on the CPU."""
+
+    fetch: StageResources = StageResources(runtime=240)
+    pretrain_demo: StageResources = StageResources(threads=2)
+    clip: StageResources = StageResources()
+    baseline: StageResources = StageResources(threads=2, runtime=240)
+    """Baselines by a library, which cannot stop before the walltime and starts over."""
+    generate: StageResources = StageResources()
+    mix: StageResources = StageResources()
+    tokenize: StageResources = StageResources()
+    cache: StageResources = StageResources()
+    """Shards of `cache-teacher`."""
+    warm_start: StageResources = StageResources(threads=2)
+    train: StageResources = StageResources(threads=2)
+    export: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
+class Experiment(Section):
+    """An experiment file."""
+
+    experiment: Name = "demo"
+    """Name of the experiment; its tables are in results/tables/<experiment>/."""
+    title: str | None = None
+    """Heading of the table."""
+    paper: Name | None = None
+    """Published numbers to print beside ours: a file name in reporting/papers without .csv."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    calibrations: dict[Name, Calibration] = {}
+    mixes: dict[Name, Mix] = {}
+    trainings: dict[Name, Training] = {}
+    evaluations: dict[Name, Evaluation] = {}
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for name, run in self.runs.items():
+            if name in RESERVED_RUN_NAMES:
+                raise ValueError(f"runs.{name}: this name is used by the workflow; choose another")
+            places = [("model", run.model, self.models), ("teacher", run.teacher, self.models)]
+            places += [("calibration", run.calibration, self.calibrations)]
+            places += [("mix", run.mix, self.mixes), ("training", run.training, self.trainings)]
+            places += [("evaluations", evaluation, self.evaluations) for evaluation in run.evaluations]
+            for key, value, section in places:
+                if value is not None and value not in section:
+                    known = ", ".join(section) or "none"
+                    raise ValueError(f"runs.{name}.{key}: {value!r} is not defined; defined: {known}")
+            if run.training is not None:
+                try:
+                    check_trained_scales(self.trainings[run.training], run.format)
+                except ValueError as error:
+                    raise ValueError(f"runs.{name}.training: {error}") from None
+                if run.nodes > 1 and self.trainings[run.training].engine == "single":
+                    engines = "auto, ddp, fsdp, zero2, zero3"
+                    raise ValueError(
+                        f"runs.{name}.nodes: {run.nodes}, but the engine of training {run.training!r} is single, which "
+                        f"is one process; accepted: {engines}"
+                    )
+        for name, mix in self.mixes.items():
+            if mix.teacher not in self.models:
+                raise ValueError(
+                    f"mixes.{name}.teacher: {mix.teacher!r} is not defined; defined: {', '.join(self.models)}"
+                )
+        return self
+
+    def evaluations_of(self, run: str) -> list[str]:
+        """Names of the evaluations of a run, in the order of the experiment file."""
+        chosen = self.runs[run].evaluations
+        return [name for name in self.evaluations if not chosen or name in chosen]

@@ -1,0 +1,112 @@
+"""Methods, and runs: the rows of a table."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import PositiveInt, model_validator
+
+from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Name, Section
+from bitdistiller.config.calibration import Calibration, Quantization
+
+
+class Method(Section):
+    """What a method is made of: the stages between the full-precision model and the evaluation."""
+
+    title: str
+    quantised: bool = True
+    clip: bool = False
+    train: bool = False
+    baseline: bool = False
+    """A quantisation library chooses the weights, in an environment of its own (docs/method.md 7)."""
+    formats: tuple[FormatName, ...] | None = None
+    """The number formats it has; None: all of them."""
+
+
+METHODS: dict[str, Method] = {
+    "16-bit": Method(title="16-bit", quantised=False),
+    "rtn": Method(title="RTN"),
+    "clip": Method(title="Clipped RTN", clip=True),
+    "gptq": Method(title="GPTQ", baseline=True, formats=INTEGERS),
+    "awq": Method(title="AWQ", baseline=True, formats=INTEGERS),
+    "autoround": Method(title="AutoRound", baseline=True, formats=INTEGERS),
+    "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
+}
+
+
+class BaselineRecipe(Section):
+    """Everything the stage `baseline` needs."""
+
+    quantization: Quantization
+    calibration: Calibration
+    method: str
+    """A method of the workflow that is a library's: gptq, awq or autoround."""
+
+    @model_validator(mode="after")
+    def _library_method(self) -> Self:
+        known = [name for name, method in METHODS.items() if method.baseline]
+        if self.method not in known:
+            raise ValueError(f"method {self.method!r} is no library's; accepted: {', '.join(known)}")
+        check_method(self.method, self.quantization.format, self.quantization.pad)
+        return self
+
+
+def check_method(method: str, number_format: str | None, pad: bool) -> None:
+    """Raises ValueError when a method does not have a number format, or cannot pad."""
+    formats = METHODS[method].formats
+    if pad and METHODS[method].baseline:
+        raise ValueError(f"method {method} takes no pad: its libraries need a group size that divides")
+    if formats is not None and number_format not in formats:
+        raise ValueError(f"method {method} has no format {number_format}; accepted: {', '.join(formats)}")
+
+
+class Run(Section):
+    """One row of a table: model + method + format + group size + mix + training preset + evaluations."""
+
+    model: Name
+    method: str
+    format: FormatName | None = None
+    group_size: PositiveInt = 128
+    scale_dtype: Dtype = "bfloat16"
+    pad: bool = False
+    """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
+    calibration: Name | None = None
+    mix: Name | None = None
+    training: Name | None = None
+    teacher: Name | None = None
+    """Another full-precision model of the same vocabulary to distil from; the default is the run's own model."""
+    nodes: PositiveInt = 1
+    """Nodes of a SLURM cluster that its training runs on, each with what `resources.train` says; elsewhere one machine
+    trains it alone. No number of the result depends on it but by rounding."""
+    evaluations: list[Name] = []
+    """Names of evaluations; empty means all of the experiment."""
+
+    @property
+    def quantization(self) -> Quantization:
+        """Format, group size and scale precision of a quantised run."""
+        assert self.format is not None
+        keys = ("format", "group_size", "scale_dtype", "pad")
+        return Quantization(**{key: getattr(self, key) for key in keys})
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; accepted: {', '.join(METHODS)}")
+        method = METHODS[self.method]
+        needs = {
+            "format": method.quantised,
+            "calibration": method.clip or method.baseline,
+            "mix": method.train,
+            "training": method.train,
+        }
+        for key, needed in needs.items():
+            if needed and getattr(self, key) is None:
+                raise ValueError(f"method {self.method} needs {key}")
+            if not needed and getattr(self, key) is not None:
+                raise ValueError(f"method {self.method} takes no {key}")
+        if self.teacher is not None and not method.train:
+            raise ValueError(f"method {self.method} takes no teacher")
+        if self.nodes > 1 and not method.train:
+            raise ValueError(f"method {self.method} takes no nodes")
+        check_method(self.method, self.format, self.pad)
+        return self
