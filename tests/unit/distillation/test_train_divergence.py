@@ -40,7 +40,7 @@ def poison(monkeypatch):
 
 
 def test_a_learning_rate_that_is_much_too_high(train, tmp_path):
-    recipe = make_recipe(learning_rate=1e6, evaluate_every=1)
+    recipe = make_recipe(learning_rate=1e18, evaluate_every=1)
     message = r"train: diverged at step 6: loss or gradient not finite for 5 steps in a row .* at step 1; try a lower"
     with pytest.raises(Diverged, match=message) as error:
         train(tmp_path / "train", recipe=recipe)
