@@ -4,6 +4,7 @@ from bitdistiller.calibration.activations import ActivationWalk
 from bitdistiller.calibration.clip import ClipSearch, SearchOptions, search, search_clip
 from bitdistiller.calibration.gram import GramAccumulator, GramOptions, gram_matrix
 from bitdistiller.calibration.ranges import apply_clip, clip_tensors, load_clip
+from bitdistiller.calibration.sign_value import sign_value_decomposition
 from bitdistiller.calibration.tokens import calibration_tokens
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "load_clip",
     "search",
     "search_clip",
+    "sign_value_decomposition",
 ]

@@ -3,6 +3,7 @@
 from bitdistiller.formats.base import NumberFormat
 from bitdistiller.formats.grouping import resolve_group_size
 from bitdistiller.formats.integer import IntegerFormat
+from bitdistiller.formats.llm_qat import asymmetric_fake_quantize, llm_qat_weight, symmetric_fake_quantize
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.packing import pack_codes, unpack_codes
 from bitdistiller.formats.registry import format_names, get_format
@@ -13,10 +14,13 @@ __all__ = [
     "NormalFloatFormat",
     "NumberFormat",
     "TrainedGrid",
+    "asymmetric_fake_quantize",
     "format_names",
     "get_format",
+    "llm_qat_weight",
     "pack_codes",
     "resolve_group_size",
+    "symmetric_fake_quantize",
     "trained_grid",
     "unpack_codes",
 ]

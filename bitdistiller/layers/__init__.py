@@ -1,6 +1,7 @@
 """Fake-quantised linear layers, the functions that swap them into a model, and the files their weights lie in."""
 
 from bitdistiller.layers.files import TensorFiles
+from bitdistiller.layers.onebit_linear import OneBitLinear
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.swap import (
     bake_linears,
@@ -16,6 +17,7 @@ __all__ = [
     "GRID_STEM",
     "GRID_TENSORS",
     "FakeQuantizedLinear",
+    "OneBitLinear",
     "TensorFiles",
     "TrainedGridLinear",
     "bake_linears",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bitdistiller.formats import NumberFormat, resolve_group_size
+from bitdistiller.layers.precision import product_dtype
 
 
 class FakeQuantizedLinear(nn.Linear):
@@ -56,16 +57,10 @@ class FakeQuantizedLinear(nn.Linear):
         return self.number_format.fake_quantize(weight, self.group_size, self.scale_grad, self.name, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = _product_dtype(x)
+        dtype = product_dtype(x)
         narrow = self.weight.dtype.itemsize < dtype.itemsize  # a narrow master's values are rounded to its own dtype
         weight = self.quantized_weight(None if narrow else dtype).to(dtype)
         return F.linear(x, weight, None if self.bias is None else self.bias.to(dtype))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, format={self.number_format.name}, group_size={self.group_size}"
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that a product with `x` is computed in."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
