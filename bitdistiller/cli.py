@@ -332,6 +332,9 @@ def export(
 def evaluate(
     model: Annotated[Path, typer.Option(help="Any model directory: full-precision, student or packed.")],
     output: Output,
+    reference: Annotated[
+        Path | None, typer.Option(help="Full-precision model that the kind agreement compares with.")
+    ] = None,
     recipe: Recipe = None,
     changes: Changes = [],  # noqa: B006
     work: Work = None,
@@ -345,7 +348,8 @@ def evaluate(
     enter(options.evaluation, model)
     from bitdistiller.evaluation.stage import run
 
-    run(options, model=model, output=output, work=work, time_budget=budget(time_budget, walltime))
+    minutes = budget(time_budget, walltime)
+    run(options, model=model, reference=reference, output=output, work=work, time_budget=minutes)
 
 
 @app.command()

@@ -132,6 +132,11 @@ class Plan:
             return self.export(run) / "checkpoint"
         return self.base(self.run(run).model) / "model"
 
+    def reference(self, run: str, evaluation: str) -> list[Path]:
+        """The full-precision model that an evaluation compares with, as a list; an empty one for most."""
+        compares = self.experiment.evaluations[evaluation].kind == "agreement"
+        return [self.base(self.run(run).model) / "model"] if compares else []
+
     # names and recipes
 
     def run(self, name: str) -> Run:

@@ -4,6 +4,12 @@
 rule evaluate:
     input:
         model=lambda wildcards: digest_of(evaluated(wildcards)),
+        reference=lambda wildcards: digest_of(
+            [
+                str(path.parent)
+                for path in plan.reference(wildcards.run, wildcards.evaluation)
+            ]
+        ),
         data=evaluation_file,
     output:
         predictions="results/{model}/{run}/evaluation/{evaluation}/predictions.jsonl",
@@ -26,10 +32,14 @@ rule evaluate:
     params:
         recipe=evaluate_recipe,
         model=lambda wildcards: plan.evaluated_model(wildcards.run),
+        options=lambda wildcards: [
+            f"--reference {path}"
+            for path in plan.reference(wildcards.run, wildcards.evaluation)
+        ],
     message:
         "evaluate {wildcards.run} on {wildcards.evaluation}"
     shell:
-        "exec python -m bitdistiller evaluate --recipe {params.recipe:q} --model {params.model}"
+        "exec python -m bitdistiller evaluate --recipe {params.recipe:q} --model {params.model} {params.options}"
         " --output results/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
         " --work work/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
         " --walltime {resources.runtime} > {log} 2>&1"

@@ -16,6 +16,7 @@ from bitdistiller.config.calibration import (
 )
 from bitdistiller.config.data import EngineName, Generation, Mix, PromptDataset, PromptSource, TokenizeRecipe, Writing
 from bitdistiller.config.evaluation import (
+    AgreementEvaluation,
     CodeDataset,
     CodeEvaluation,
     Evaluated,
@@ -27,6 +28,7 @@ from bitdistiller.config.evaluation import (
     MultipleChoiceEvaluation,
     PerplexityDataset,
     PerplexityEvaluation,
+    TextEvaluation,
 )
 from bitdistiller.config.experiment import RESERVED_RUN_NAMES, Experiment, Resources, StageResources
 from bitdistiller.config.export import ExportRecipe
@@ -47,6 +49,7 @@ __all__ = [
     "METHODS",
     "RESERVED_RUN_NAMES",
     "SEARCH_ONLY",
+    "AgreementEvaluation",
     "BaselineRecipe",
     "CacheRecipe",
     "Calibration",
@@ -85,6 +88,7 @@ __all__ = [
     "Section",
     "StageResources",
     "TeacherCache",
+    "TextEvaluation",
     "TokenizeRecipe",
     "TrainRecipe",
     "Training",

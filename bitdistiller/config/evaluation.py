@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from bitdistiller.config.base import Dtype, Section
 from bitdistiller.config.data import Writing
@@ -26,10 +26,9 @@ class Evaluated(Section):
     """Sequences per forward pass."""
 
 
-class PerplexityEvaluation(Evaluated):
-    """Perplexity in chunks (docs/method.md 5)."""
+class TextEvaluation(Evaluated):
+    """An evaluation on running text, in chunks."""
 
-    kind: Literal["perplexity"]
     dataset: PerplexityDataset
     path: Path | None = None
     """Local file instead of the hub."""
@@ -37,6 +36,29 @@ class PerplexityEvaluation(Evaluated):
     """Tokens per chunk; the default is 2048, or the model's context where that is shorter."""
     max_chunks: PositiveInt | None = None
     max_documents: PositiveInt | None = None
+
+
+class PerplexityEvaluation(TextEvaluation):
+    """Perplexity in chunks, or in sliding windows (docs/method.md 5)."""
+
+    kind: Literal["perplexity"]
+    stride: PositiveInt | None = None
+    """Begin a window of chunk_length tokens every so many; each predicts what the ones before it did not hold. null:
+    chunks that do not overlap."""
+    bos: bool = False
+    """Begin the text with the tokenizer's BOS token."""
+
+    @model_validator(mode="after")
+    def _windows_touch(self) -> Self:
+        if self.stride is not None and self.stride > (self.chunk_length or self.stride):
+            raise ValueError(f"stride ({self.stride}) must be at most chunk_length ({self.chunk_length})")
+        return self
+
+
+class AgreementEvaluation(TextEvaluation):
+    """KL divergence from the full-precision model, and equal first choices (docs/method.md 5); quantised runs only."""
+
+    kind: Literal["agreement"]
 
 
 class GenerativeEvaluation(Writing, Evaluated):
@@ -85,7 +107,8 @@ class MultipleChoiceEvaluation(Evaluated):
 
 
 Evaluation = Annotated[
-    PerplexityEvaluation | MathEvaluation | CodeEvaluation | MultipleChoiceEvaluation, Field(discriminator="kind")
+    PerplexityEvaluation | AgreementEvaluation | MathEvaluation | CodeEvaluation | MultipleChoiceEvaluation,
+    Field(discriminator="kind"),
 ]
 
 

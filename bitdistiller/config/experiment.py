@@ -11,7 +11,7 @@ from bitdistiller.config.calibration import Calibration
 from bitdistiller.config.data import Mix
 from bitdistiller.config.evaluation import Evaluation
 from bitdistiller.config.models import Model
-from bitdistiller.config.runs import Run
+from bitdistiller.config.runs import METHODS, Run
 from bitdistiller.config.training import Training, check_trained_scales
 
 RESERVED_RUN_NAMES = ("base", "clip", "grams", "mixes")
@@ -101,6 +101,11 @@ class Experiment(Section):
         return self
 
     def evaluations_of(self, run: str) -> list[str]:
-        """Names of the evaluations of a run, in the order of the experiment file."""
-        chosen = self.runs[run].evaluations
-        return [name for name in self.evaluations if not chosen or name in chosen]
+        """
+        Names of the evaluations of a run, in the order of the experiment file.
+
+        A full-precision model agrees with itself, and is not asked to.
+        """
+        chosen, quantised = self.runs[run].evaluations, METHODS[self.runs[run].method].quantised
+        asked = (name for name in self.evaluations if not chosen or name in chosen)
+        return [name for name in asked if quantised or self.evaluations[name].kind != "agreement"]

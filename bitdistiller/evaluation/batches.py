@@ -17,6 +17,11 @@ def slices(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def total(taken: int, all_items: int) -> Record:
+    """What a protocol says where an evaluation takes only a part of the items that there are."""
+    return {"total_items": all_items} if taken < all_items else {}
+
+
 def in_batches(
     stage: Stage,
     name: str,

@@ -13,7 +13,7 @@ from bitdistiller.config import CodeEvaluation
 from bitdistiller.data.rows import Row, column
 from bitdistiller.data.templates import instruction_prompt
 from bitdistiller.evaluation.answers import answers, protocol
-from bitdistiller.evaluation.batches import Record, in_batches, slices
+from bitdistiller.evaluation.batches import Record, in_batches, slices, total
 from bitdistiller.evaluation.datasets import rows
 from bitdistiller.evaluation.metrics import Metric, proportion, unmeasured
 from bitdistiller.evaluation.sandbox import Outcome, Sandbox, Unavailable
@@ -51,7 +51,8 @@ def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written
     `passed` is None, with the reason in `detail`, where this machine offers no isolation: nothing is run then.
     """
     dataset = DATASETS[evaluation.dataset]
-    items = rows(evaluation.dataset, evaluation.path, evaluation.max_items)
+    everything = rows(evaluation.dataset, evaluation.path)
+    items = everything[: evaluation.max_items]
     starts = [column(row, "prompt", where=evaluation.dataset) for row in items]
     checks = [_checks(row, evaluation.dataset) for row in items]
     prompts = [dataset.prompt(start) for start in starts]
@@ -65,7 +66,7 @@ def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written
         )
     ]
     limits = {"timeout": evaluation.timeout, "memory_mb": evaluation.memory_mb}
-    return records, protocol(evaluation, evaluation.dataset) | limits
+    return records, protocol(evaluation, evaluation.dataset) | limits | total(len(items), len(everything))
 
 
 def measure(records: Sequence[Record], _: CodeEvaluation) -> dict[str, Metric]:

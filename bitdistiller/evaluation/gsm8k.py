@@ -11,7 +11,7 @@ from bitdistiller.data.rows import Row, column
 from bitdistiller.data.templates import math_prompt
 from bitdistiller.errors import InputError
 from bitdistiller.evaluation.answers import answers, protocol
-from bitdistiller.evaluation.batches import Record
+from bitdistiller.evaluation.batches import Record, total
 from bitdistiller.evaluation.datasets import rows
 from bitdistiller.evaluation.metrics import Metric, proportion
 from bitdistiller.evaluation.subject import Subject
@@ -27,7 +27,8 @@ DECORATION = str.maketrans({"−": "-", "–": "-", **dict.fromkeys("$€£*\\{}
 def predict(stage: Stage, evaluation: MathEvaluation, subject: Subject | Written) -> tuple[list[Record], Record]:
     """One record per problem: prompt, completion, the number read from it, the right one, and `correct`."""
     prompt_of, gold_of = DATASETS[evaluation.dataset]
-    items = rows(evaluation.dataset, evaluation.path, evaluation.max_items)
+    everything = rows(evaluation.dataset, evaluation.path)
+    items = everything[: evaluation.max_items]
     prompts = [prompt_of(row) for row in items]
     golds = [gold_of(row) for row in items]
     found = answers(stage, evaluation, evaluation.dataset, prompts, subject)
@@ -35,7 +36,7 @@ def predict(stage: Stage, evaluation: MathEvaluation, subject: Subject | Written
         {"id": row.get("id", index), "prompt": prompt, **answer, **grade(answer["completion"], gold)}
         for index, (row, prompt, gold, answer) in enumerate(zip(items, prompts, golds, found, strict=True))
     ]
-    return records, protocol(evaluation, evaluation.dataset)
+    return records, protocol(evaluation, evaluation.dataset) | total(len(items), len(everything))
 
 
 def measure(records: Sequence[Record], _: MathEvaluation) -> dict[str, Metric]:

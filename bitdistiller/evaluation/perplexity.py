@@ -1,18 +1,19 @@
-"""Perplexity in chunks of equal length (docs/method.md 5)."""
+"""Perplexity in chunks of equal length, or in windows that overlap (docs/method.md 5)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bitdistiller.config import PerplexityEvaluation
+from bitdistiller.config import PerplexityEvaluation, TextEvaluation
 from bitdistiller.data.rows import column
 from bitdistiller.errors import InputError
-from bitdistiller.evaluation.batches import Record, in_batches, slices
+from bitdistiller.evaluation.batches import Record, in_batches, slices, total
 from bitdistiller.evaluation.datasets import rows
 from bitdistiller.evaluation.metrics import Metric, perplexity
 from bitdistiller.evaluation.subject import Subject
@@ -22,6 +23,20 @@ LONGEST_CHUNK = 2048
 SEPARATOR = "\n\n"
 
 
+@dataclass(frozen=True)
+class Span:
+    """Tokens `begin` to `end` of a text, shown to the model at once; those from `first` on are predicted."""
+
+    begin: int
+    first: int
+    end: int
+
+    @property
+    def predicted(self) -> int:
+        """How many tokens are predicted."""
+        return self.end - self.first
+
+
 def predict(stage: Stage, evaluation: PerplexityEvaluation, subject: Subject) -> tuple[list[Record], Record]:
     """
     One record per chunk: `index`, `tokens` predicted and their mean negative log-likelihood `nll` in nats (None where
@@ -29,28 +44,32 @@ def predict(stage: Stage, evaluation: PerplexityEvaluation, subject: Subject) ->
     """
     length = chunk_length(evaluation.chunk_length, subject.context)
     documents = document_texts(evaluation)
-    chunks = chunk_tokens(documents, subject.tokenizer, length, evaluation.max_chunks)
+    ids = text_tokens(documents, subject.tokenizer, evaluation.bos)
+    found = chunks(len(ids), length) if evaluation.stride is None else windows(len(ids), length, evaluation.stride)
+    spans = found[: evaluation.max_chunks]
 
     def work(batch: Sequence[int]) -> list[Record]:
-        losses = chunk_losses(subject.model, chunks[batch[0] : batch[-1] + 1])
-        return [_record(index, length, loss) for index, loss in zip(batch, losses, strict=True)]
+        losses = span_losses(subject.model, ids, [spans[index] for index in batch])
+        return [_record(i, spans[i].predicted, loss) for i, loss in zip(batch, losses, strict=True)]
 
-    batches = slices(range(len(chunks)), evaluation.batch_size)
+    batches = slices(range(len(spans)), evaluation.batch_size)
     records = in_batches(stage, "chunks", batches, work, "chunk")
+    sliding = {"stride": evaluation.stride} if evaluation.stride is not None else {}
     protocol = {
         "dataset": evaluation.dataset,
         "chunk_length": length,
         "documents": len(documents),
-        "predicted_tokens": len(chunks) * (length - 1),
-        "special_tokens": False,
+        "predicted_tokens": sum(span.predicted for span in spans),
+        "special_tokens": evaluation.bos,
         "separator": SEPARATOR,
     }
-    return records, protocol
+    return records, protocol | sliding | total(len(spans), len(found))
 
 
-def measure(records: Sequence[Record], _: PerplexityEvaluation) -> dict[str, Metric]:
-    """Perplexity over all chunks."""
-    return {"perplexity": perplexity([record["nll"] for record in records], "chunks")}
+def measure(records: Sequence[Record], evaluation: PerplexityEvaluation) -> dict[str, Metric]:
+    """Perplexity over all predicted tokens."""
+    tokens = None if evaluation.stride is None else [record["tokens"] for record in records]
+    return {"perplexity": perplexity([record["nll"] for record in records], "chunks", tokens)}
 
 
 def chunk_length(wanted: int | None, context: int) -> int:
@@ -61,7 +80,7 @@ def chunk_length(wanted: int | None, context: int) -> int:
     return length
 
 
-def document_texts(evaluation: PerplexityEvaluation) -> list[str]:
+def document_texts(evaluation: TextEvaluation) -> list[str]:
     """The documents; those of wikitext2 are its lines, with their line ends, as on the hub."""
     found = rows(evaluation.dataset, evaluation.path, evaluation.max_documents)
     where = f"dataset {evaluation.dataset}"
@@ -73,36 +92,69 @@ def _wikitext_line(text: str) -> str:
     return text.rstrip("\n") + "\n" if text.strip() else ""
 
 
-def chunk_tokens(documents: Sequence[str], tokenizer: Any, length: int, max_chunks: int | None = None) -> Tensor:
+def text_tokens(documents: Sequence[str], tokenizer: Any, bos: bool = False) -> Tensor:
     """
-    The joined documents, tokenised once without special tokens and cut: (chunks, length) int64, the rest left out.
+    The joined documents, tokenised once without special tokens, but for a first BOS where asked for: (n,) int64.
+
+    Raises InputError for a tokenizer without a BOS that is asked for.
+    """
+    encoded = tokenizer(SEPARATOR.join(documents), add_special_tokens=False, verbose=False)
+    if bos and tokenizer.bos_token_id is None:
+        raise InputError("bos: the tokenizer has no BOS token")
+    return torch.tensor([tokenizer.bos_token_id] * bos + encoded["input_ids"], dtype=torch.int64)
+
+
+def chunks(tokens: int, length: int) -> list[Span]:
+    """Whole chunks of a text, of which every token but the first is predicted; the rest is left out.
 
     Raises InputError when there is not one whole chunk.
     """
-    encoded = tokenizer(SEPARATOR.join(documents), add_special_tokens=False, verbose=False)
-    ids = torch.tensor(encoded["input_ids"], dtype=torch.int64)
-    count = min(len(ids) // length, max_chunks or len(ids))
-    if count == 0:
-        raise InputError(f"the text has {len(ids)} tokens, less than one chunk; lower chunk_length ({length})")
-    return ids[: count * length].reshape(count, length)
+    if tokens < length:
+        raise InputError(f"the text has {tokens} tokens, less than one chunk; lower chunk_length ({length})")
+    return [Span(begin, begin + 1, begin + length) for begin in range(0, tokens - length + 1, length)]
+
+
+def windows(tokens: int, length: int, stride: int) -> list[Span]:
+    """
+    Windows that begin every `stride` tokens until one reaches the end: every token but the first is predicted once,
+    by the first window that holds it. Where windows do not overlap, that leaves out the first token of each.
+
+    Raises InputError when there is nothing to predict.
+    """
+    if tokens < 2:
+        raise InputError(f"the text has {tokens} tokens; a window predicts from the second on")
+    count = 1 + max(0, -(-(tokens - length) // stride))
+    begins = [index * stride for index in range(count)]
+    ends = [min(begin + length, tokens) for begin in begins]
+    firsts = [max(begin + 1, end) for begin, end in zip(begins, [0, *ends], strict=False)]
+    spans = [Span(*span) for span in zip(begins, firsts, ends, strict=True)]
+    return [span for span in spans if span.predicted]
 
 
 @torch.inference_mode()
-def chunk_losses(model: Any, chunks: Tensor) -> list[float]:
+def span_losses(model: Any, ids: Tensor, spans: Sequence[Span]) -> list[float]:
     """
-    Mean negative log-likelihood in nats of the length - 1 predicted tokens of each chunk.
+    Mean negative log-likelihood in nats of the predicted tokens of each span of the text ids (n,) int64.
 
-    chunks: (batch, length) int64; log-softmax in float32, the mean in float64.
+    Log-softmax in float32, the mean in float64. Shorter spans are filled up at their end, where no other token sees it.
     """
-    chunks = chunks.to(model.device)
-    logits = model(input_ids=chunks, use_cache=False).logits
-    pairs = zip(logits, chunks, strict=True)
-    return [_token_losses(row[:-1], ids[1:]).double().mean().item() for row, ids in pairs]
+    logits = model(input_ids=span_tokens(ids, spans).to(model.device), use_cache=False).logits
+    return [
+        _token_losses(row[span.first - span.begin - 1 : span.end - span.begin - 1], ids[span.first : span.end])
+        for row, span in zip(logits, spans, strict=True)
+    ]
 
 
-def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+def span_tokens(ids: Tensor, spans: Sequence[Span]) -> Tensor:
+    """Token ids (spans, longest) int64, zeros behind the shorter ones."""
+    rows = [ids[span.begin : span.end] for span in spans]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-def _record(index: int, length: int, loss: float) -> Record:
-    return {"index": index, "tokens": length - 1, "nll": loss if math.isfinite(loss) else None}
+def _token_losses(logits: Tensor, targets: Tensor) -> float:
+    losses = torch.nn.functional.cross_entropy(logits.float(), targets.to(logits.device), reduction="none")
+    return losses.double().mean().item()
+
+
+def _record(index: int, tokens: int, loss: float) -> Record:
+    return {"index": index, "tokens": tokens, "nll": loss if math.isfinite(loss) else None}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bitdistiller.config import EvaluateRecipe
+from bitdistiller.errors import InputError
 from bitdistiller.evaluation.metrics import Metric, unmeasured
 from bitdistiller.evaluation.subject import Subject
 from bitdistiller.evaluation.writing import Written, open_subject
@@ -20,6 +21,7 @@ METRICS = "metrics.json"
 # An evaluation's module has predict(stage, evaluation, subject) -> records, protocol and measure(records, evaluation).
 KINDS = {
     "perplexity": "bitdistiller.evaluation.perplexity",
+    "agreement": "bitdistiller.evaluation.agreement",
     "math": "bitdistiller.evaluation.gsm8k",
     "code": "bitdistiller.evaluation.code",
     "multiple_choice": "bitdistiller.evaluation.harness",
@@ -27,29 +29,42 @@ KINDS = {
 # The metric, and whether more of it is better, of an evaluation that has no model.
 UNMEASURED = {
     "perplexity": ("perplexity", False),
+    "agreement": ("kl", False),
     "math": ("exact_match", True),
     "code": ("pass@1", True),
     "multiple_choice": ("acc", True),
 }
+COMPARING = ("agreement",)
 # Neither what a column is called nor where its file lies changes a prediction; the file's content is an input.
 NOT_IDENTITY = {"evaluation": {"label", "published", "path"}}
 
 
 def run(
-    recipe: EvaluateRecipe, *, model: Path, output: Path, work: Path | None = None, time_budget: float | None = None
+    recipe: EvaluateRecipe,
+    *,
+    model: Path,
+    output: Path,
+    reference: Path | None = None,
+    work: Path | None = None,
+    time_budget: float | None = None,
 ) -> None:
     """
     Evaluate the model in the directory `model`; `output` receives predictions.jsonl and metrics.json.
+
+    reference: the full-precision model that `agreement` compares with; other kinds take none.
 
     The metrics are computed from the predictions as they were written. A directory that says why it holds no model
     gives no predictions and a metric without a value, with that reason. time_budget is in minutes.
     """
     path = recipe.evaluation.path
+    if (reference is not None) != (recipe.evaluation.kind in COMPARING):
+        raise InputError(f"--reference: {recipe.evaluation.kind} {'takes none' if reference else 'needs one'}")
+    beside = {"data": path, "reference": reference}
     with open_stage(
         "evaluate",
         version=2,
         recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY),
-        inputs={"model": Path(model)} | ({"data": path} if path is not None else {}),
+        inputs={"model": Path(model)} | {name: Path(place) for name, place in beside.items() if place is not None},
         output=output,
         work=work,
         time_budget=time_budget,
@@ -58,7 +73,7 @@ def run(
         if reason:
             pass_on(stage, recipe, reason)
         else:
-            evaluate(stage, recipe, open_subject(stage, recipe, Path(model)))
+            evaluate(stage, recipe, open_subject(stage, recipe, Path(model), reference))
 
 
 def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject | Written) -> None:
@@ -73,6 +88,8 @@ def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject | Written) -
     sync(predictions)
     stage.commit()
     metrics = kind.measure(list(read_json_lines(predictions)), evaluation)
+    if "total_items" in protocol:
+        metrics = {name: metric | {"total": protocol["total_items"]} for name, metric in metrics.items()}
     _write_metrics(stage, recipe, metrics, protocol)
     engine = recorded(stage.work)
     stage.finish(counts={"predictions": len(records)}, details={"engine": engine} if engine else {})

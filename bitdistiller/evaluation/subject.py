@@ -12,22 +12,29 @@ from bitdistiller.generation.engine import Engine
 
 @dataclass
 class Subject:
-    """A causal language model on its device, with its tokenizer; it writes `batch_size` answers at once."""
+    """
+    A causal language model on its device, with its tokenizer; it writes `batch_size` answers at once.
+
+    reference: the full-precision model that it is compared with, where an evaluation does that.
+    """
 
     model: Any
     tokenizer: Any
     batch_size: int = 16
+    reference: Any = None
 
     @classmethod
-    def load(cls, path: Path, dtype: str, batch_size: int = 16) -> Subject:
-        """Load any model directory of this project or of transformers; on the first GPU where there is one."""
+    def load(cls, path: Path, dtype: str, batch_size: int = 16, reference: Path | None = None) -> Subject:
+        """Load any model directories of this project or of transformers; on the first GPU where there is one."""
         import torch
         from transformers import AutoTokenizer
 
         from bitdistiller.export.load import load_model
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_model(path, dtype=dtype, device=device), AutoTokenizer.from_pretrained(path), batch_size)
+        beside = load_model(reference, dtype=dtype, device=device) if reference else None
+        model = load_model(path, dtype=dtype, device=device)
+        return cls(model, AutoTokenizer.from_pretrained(path), batch_size, beside)
 
     @property
     def context(self) -> int:

@@ -48,11 +48,15 @@ def is_plain(model: Path) -> bool:
     return quant_method(read_config(model)) is None and student_quantization(model) is None
 
 
-def open_subject(stage: Stage, recipe: EvaluateRecipe, model: Path) -> Subject | Written:
-    """The model, loaded by what the evaluation needs: by transformers, or by the engine that writes its answers."""
+def open_subject(stage: Stage, recipe: EvaluateRecipe, model: Path, reference: Path | None = None) -> Subject | Written:
+    """
+    The model, loaded by what the evaluation needs: by transformers, or by the engine that writes its answers.
+
+    reference: another model to load beside it.
+    """
     evaluation = recipe.evaluation
     if not isinstance(evaluation, GenerativeEvaluation):
-        return Subject.load(model, recipe.dtype)
+        return Subject.load(model, recipe.dtype, reference=reference)
     name = settle(configured(evaluation, model), stage.work)
     if name == "transformers":
         return Subject.load(model, recipe.dtype, evaluation.batch_size)

@@ -14,7 +14,7 @@ from bitdistiller.reporting import quantities
 from bitdistiller.reporting.collect import Collected
 from bitdistiller.reporting.notes import Footnotes, general_notes, items_note, protocol_difference
 from bitdistiller.reporting.published import PublishedNumber
-from bitdistiller.reporting.runs import RunIdentity, in_table_order, label
+from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, in_table_order, label
 from bitdistiller.reporting.tables import Cell, Column, Row, Section, Table
 from bitdistiller.reporting.tidy import published_number
 
@@ -53,7 +53,7 @@ class _Builder:
 
     def _column(self, name: str) -> Column:
         of_column = self.main[self.main.index.get_level_values("evaluation") == name]
-        better = set(of_column["higher_is_better"]) or {self.experiment.evaluations[name].kind != "perplexity"}
+        better = set(of_column["higher_is_better"]) or {self.experiment.evaluations[name].kind not in LOWER_IS_BETTER}
         compared = [i for i in self.runs if name in self.experiment.evaluations_of(i.run) and self._published(i, name)]
         difference = protocol_difference(self.experiment, self.collected, compared, name) if compared else ""
         mark = self.footnotes.add(difference) if difference else ""
@@ -73,7 +73,7 @@ class _Builder:
             mark = self.footnotes.add(f"Not measured: {entry['reason'].rstrip('.')}")
             return Cell("unavailable", mark=mark, published=published)
         n = None if pd.isna(entry["n"]) else int(entry["n"])
-        mark = "" if n == usual_n else self.footnotes.add(items_note(n, entry["unit"]))
+        mark = "" if n == usual_n else self.footnotes.add(items_note(n, entry["total"], entry["unit"]))
         return replace(_measured(entry), mark=mark, published=published)
 
     def _usual_n(self, name: str) -> int | None:
@@ -107,12 +107,11 @@ def _sections(groups: list[list[RunIdentity]], rows: dict[str, Row]) -> tuple[Se
 
 def _measured(entry: pd.Series) -> Cell:
     value = math.nan if pd.isna(entry["value"]) else float(entry["value"])
-    fraction = entry["kind"] != "perplexity"
+    quantity = entry["quantity"]
     error = None
     if not pd.isna(entry["standard_error"]) and math.isfinite(value):
-        error = quantities.standard_error(float(entry["standard_error"]), value, fraction)
-    printed = quantities.percent(value) if fraction else quantities.perplexity(value)
-    return Cell("measured", value=printed, error=error, raw=value)
+        error = quantities.standard_error(float(entry["standard_error"]), value, quantity)
+    return Cell("measured", value=quantities.printed(value, quantity), error=error, raw=value)
 
 
 def _mark_best(rows: list[list[Cell]], index: int, higher_is_better: bool) -> None:

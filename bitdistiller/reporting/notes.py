@@ -31,9 +31,15 @@ class Footnotes:
         return mark
 
 
-def items_note(n: int | None, unit: str) -> str:
+def items_note(n: int | None, total: int | None, unit: str) -> str:
     """For a cell that averages over another number of items than its column."""
-    return f"n = {n} {unit}".rstrip() if n is not None else "n is not recorded"
+    if n is None:
+        return "n is not recorded"
+    return f"n = {n}{_of(n, total)} {unit}".rstrip()
+
+
+def _of(n: int, total: int | None) -> str:
+    return f" of {total}" if total is not None and not pd.isna(total) and total > n else ""
 
 
 def protocol_difference(
@@ -112,6 +118,7 @@ def _count(collected: Collected, column: Column) -> str:
     if not counts:
         return ""
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    span += _of(counts[-1], measured["total"].max())
     return f"{column.label} {span} {next(iter(measured['unit']), '')}".rstrip()
 
 

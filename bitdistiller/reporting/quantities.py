@@ -48,10 +48,25 @@ def percent(value: float) -> Quantity:
     return Quantity(f"{100 * value:.2f}") if math.isfinite(value) else perplexity(value)
 
 
-def standard_error(error: float, value: float, fraction: bool) -> Quantity:
+def nats(value: float) -> Quantity:
+    """A divergence, three decimals."""
+    return Quantity(f"{value:.3f}") if math.isfinite(value) else perplexity(value)
+
+
+PRINTED = {"perplexity": perplexity, "fraction": percent, "nats": nats}
+
+
+def printed(value: float, quantity: str) -> Quantity:
+    """A value of one of the quantities that `PRINTED` names."""
+    return PRINTED[quantity](value)
+
+
+def standard_error(error: float, value: float, quantity: str) -> Quantity:
     """The standard error with the decimals of the value it belongs to."""
-    if fraction:
+    if quantity == "fraction":
         return _at_least(100 * error, 2)
+    if quantity == "nats":
+        return _at_least(error, 3)
     if value < WHOLE_FROM:
         return _at_least(error, 2)
     return _at_least(error, 0) if value < SCIENTIFIC_FROM else _scientific(error, 1)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from bitdistiller.config import METHODS, Evaluation, Experiment, MultipleChoiceEvaluation
 
 FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
-MAIN_METRIC = {"perplexity": "perplexity", "math": "exact_match", "code": "pass@1"}
+MAIN_METRIC = {"perplexity": "perplexity", "agreement": "kl", "math": "exact_match", "code": "pass@1"}
+LOWER_IS_BETTER = ("perplexity", "agreement")
 
 
 @dataclass(frozen=True)

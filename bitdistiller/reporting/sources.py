@@ -21,7 +21,7 @@ class Metric(BaseModel):
     """One entry of `metrics.json`; `value` is None when it could not be measured, and `reason` says why."""
 
     value: float | None
-    """Perplexity, or a fraction in 0..1."""
+    """Perplexity, nats per token, or a fraction in 0..1."""
     standard_error: float | None = None
     n: int | None = None
     """Items the value averages over."""
@@ -29,6 +29,10 @@ class Metric(BaseModel):
     """What the items are called."""
     higher_is_better: bool | None = None
     reason: str | None = None
+    total: int | None = None
+    """Items that there are, where n of them were taken."""
+    quantity: str | None = None
+    """What the value is, where the kind of evaluation does not say: fraction, nats."""
 
 
 class MetricsFile(BaseModel):

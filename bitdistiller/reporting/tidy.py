@@ -9,7 +9,7 @@ import pandas as pd
 
 from bitdistiller.config import Experiment
 from bitdistiller.reporting.published import Published, PublishedNumber
-from bitdistiller.reporting.runs import RunIdentity, label, main_metric
+from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, label, main_metric
 from bitdistiller.reporting.sources import ExportFile, Metric, MetricsFile
 
 COLUMNS = {
@@ -36,10 +36,13 @@ COLUMNS = {
     "published": "Float64",
     "published_as_printed": "str",
     "source": "str",
+    "total": "Int64",
+    "quantity": "str",
 }
 """
 Columns and types. Fractions (`value`, `standard_error`, `published`) are in 0..1, `published_as_printed` is as in the
-paper, `source` says where. `main` marks the metric that stands in the paper-shaped table; `n` counts `unit`.
+paper, `source` says where. `main` marks the metric that stands in the paper-shaped table; `n` counts `unit`, of which
+there are `total`. `quantity` is perplexity, fraction or nats.
 """
 
 
@@ -107,8 +110,10 @@ def _entry(entry: Metric, kind: str) -> dict[str, Any]:
         "standard_error": entry.standard_error,
         "n": entry.n,
         "unit": entry.unit or "",
-        "higher_is_better": kind != "perplexity" if better is None else better,
+        "higher_is_better": kind not in LOWER_IS_BETTER if better is None else better,
         "reason": entry.reason or "",
+        "total": entry.n if entry.total is None else entry.total,
+        "quantity": entry.quantity or ("perplexity" if kind == "perplexity" else "fraction"),
     }
 
 

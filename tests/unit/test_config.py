@@ -91,7 +91,7 @@ def test_an_unknown_key_at_any_depth(path):
         ("mixes.x.sources.0.dataset", "pg19", "mixes.x.sources.0.dataset: input should be 'wikitext', 'redpajama', "),
         ("calibrations.c.texts", "pg19", "calibrations.c.texts: input should be 'pile', 'code', 'gsm8k', 'text' or "),
         ("evaluations.e.dataset", "pg19", "evaluations.e.dataset: input should be 'wikitext2', 'c4', 'text' or "),
-        ("evaluations.e.kind", "bleu", "evaluations.e.kind: input should be 'perplexity', 'math', 'code', "),
+        ("evaluations.e.kind", "bleu", "evaluations.e.kind: input should be 'perplexity', 'agreement', 'math', "),
         ("evaluations.e", {"dataset": "c4"}, "evaluations.e.kind: field required"),
         ("mixes.x.sources", [], "mixes.x.sources: list should have at least 1 item"),
         ("mixes.x.sources.0.prompts", 9, "mixes.x.sources.0: prompts (9) must be at least samples (10)"),

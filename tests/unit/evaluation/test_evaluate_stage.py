@@ -33,7 +33,7 @@ def test_a_label_changes_no_prediction(subject, tmp_path, write_lines, words, mo
     """A second run under another label finds every batch done: the model is not asked again."""
     from bitdistiller.evaluation import stage as module
 
-    monkeypatch.setattr(module.Subject, "load", classmethod(lambda cls, path, dtype: subject))
+    monkeypatch.setattr(module.Subject, "load", classmethod(lambda cls, path, dtype, reference: subject))
     path = write_lines([{"text": " ".join(words * 10)}])
     model = tmp_path / "model"
     model.mkdir()

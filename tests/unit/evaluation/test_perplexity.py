@@ -1,16 +1,17 @@
 """Perplexity against the naive double, and on a real model and text."""
 
+import copy
 import gzip
 import json
 import random
 
 import pytest
-from reference.perplexity import naive_perplexity
+from reference.perplexity import naive_perplexity, naive_sliding_perplexity
 
 from bitdistiller.config import EvaluateRecipe
 from bitdistiller.errors import DeadlineReached, InputError
 from bitdistiller.evaluation import stage as evaluate_stage
-from bitdistiller.evaluation.perplexity import chunk_length, chunk_tokens, document_texts
+from bitdistiller.evaluation.perplexity import Span, chunk_length, chunks, document_texts, text_tokens, windows
 
 TEXT = {"kind": "perplexity", "dataset": "text"}
 
@@ -45,6 +46,7 @@ def test_chunks_and_documents_are_limited(subject, tokenizer, evaluation_of, pat
     assert metrics["protocol"]["documents"] == 10
     assert metrics["protocol"]["predicted_tokens"] == 3 * 15
     assert len(predictions) == 3
+    assert metrics["metrics"]["perplexity"]["total"] == len(joined_ids(path, tokenizer, 10)) // 16
 
 
 def test_the_chunk_length_follows_the_context():
@@ -57,13 +59,53 @@ def test_the_chunk_length_follows_the_context():
 
 
 def test_no_special_tokens_and_no_rest(tokenizer):
-    chunks = chunk_tokens(["the cat sat", "a dog ran on"], tokenizer, 3)
-    assert chunks.tolist() == [tokenizer.convert_tokens_to_ids(text.split()) for text in ("the cat sat", "a dog ran")]
+    ids = text_tokens(["the cat sat", "a dog ran on"], tokenizer)
+    assert ids.tolist() == tokenizer.convert_tokens_to_ids("the cat sat a dog ran on".split())  # noqa: SIM905
+    assert chunks(len(ids), 3) == [Span(0, 1, 3), Span(3, 4, 6)]
+    assert text_tokens(["the cat"], tokenizer, bos=True).tolist()[0] == tokenizer.bos_token_id
 
 
-def test_a_text_shorter_than_a_chunk_is_refused(tokenizer):
+def test_a_text_shorter_than_a_chunk_is_refused():
     with pytest.raises(InputError, match="2 tokens"):
-        chunk_tokens(["the cat"], tokenizer, 3)
+        chunks(2, 3)
+    with pytest.raises(InputError, match="1 tokens"):
+        windows(1, 8, 4)
+
+
+def test_a_tokenizer_without_bos_is_refused(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = None
+    with pytest.raises(InputError, match="no BOS"):
+        text_tokens(["the cat"], bare, bos=True)
+
+
+def test_windows_predict_every_token_once():
+    assert windows(10, 4, 2) == [Span(0, 1, 4), Span(2, 4, 6), Span(4, 6, 8), Span(6, 8, 10)]
+    assert windows(9, 4, 3) == [Span(0, 1, 4), Span(3, 4, 7), Span(6, 7, 9)]
+    assert windows(3, 4, 2) == [Span(0, 1, 3)]
+    assert windows(9, 4, 4) == [Span(0, 1, 4), Span(4, 5, 8)]
+    for tokens, length, stride in ((57, 8, 3), (64, 8, 7), (65, 8, 1)):
+        found = windows(tokens, length, stride)
+        predicted = [token for span in found for token in range(span.first, span.end)]
+        assert predicted == list(range(1, tokens))
+        assert all(span.end - span.begin <= length for span in found)
+
+
+@pytest.mark.parametrize(("window", "stride", "bos"), [(16, 8, False), (17, 5, False), (16, 16, True), (64, 1, False)])
+def test_sliding_windows_equal_the_naive_double(subject, tokenizer, evaluation_of, path, window, stride, bos):
+    options = {"chunk_length": window, "stride": stride, "bos": bos, "batch_size": 7, "max_documents": 12}
+    metrics, predictions, _ = evaluation_of(subject, **TEXT, path=path, **options)
+    ids = [tokenizer.bos_token_id] * bos + joined_ids(path, tokenizer, 12)
+    expected = naive_sliding_perplexity(subject.model, ids, window, stride)
+    assert metrics["metrics"]["perplexity"]["value"] == pytest.approx(expected, rel=1e-6)
+    assert sum(line["tokens"] for line in predictions) == metrics["protocol"]["predicted_tokens"]
+    assert metrics["protocol"]["stride"] == stride
+    assert metrics["protocol"]["special_tokens"] is bos
+
+
+def test_a_stride_beyond_the_window_is_refused():
+    with pytest.raises(ValueError, match=r"stride \(9\) must be at most chunk_length \(8\)"):
+        EvaluateRecipe(name="w", evaluation=TEXT | {"path": "x", "chunk_length": 8, "stride": 9})
 
 
 def test_equal_inputs_give_equal_bytes(subject, evaluation_of, path):

@@ -1,6 +1,7 @@
 """Tables: what is bold, what is footnoted, how numbers look, and each format's own traps."""
 
 import io
+import json
 import re
 
 import pandas as pd
@@ -52,11 +53,40 @@ def test_infinite_and_undefined_perplexity():
 
 
 def test_standard_errors_have_the_decimals_of_their_value():
-    assert quantities.standard_error(0.0143, 0.71, fraction=True).plain == "1.43"
-    assert quantities.standard_error(48.3, 4000.0, fraction=False).plain == "48"
-    assert quantities.standard_error(0.003, 5.1, fraction=False).plain == "<0.01"
-    assert quantities.standard_error(0.0, 0.0, fraction=True).plain == "0.00"
-    assert quantities.standard_error(2624.4, 218_700.0, fraction=False).pretty == "2.6×10³"
+    assert quantities.standard_error(0.0143, 0.71, "fraction").plain == "1.43"
+    assert quantities.standard_error(48.3, 4000.0, "perplexity").plain == "48"
+    assert quantities.standard_error(0.003, 5.1, "perplexity").plain == "<0.01"
+    assert quantities.standard_error(0.0, 0.0, "fraction").plain == "0.00"
+    assert quantities.standard_error(2624.4, 218_700.0, "perplexity").pretty == "2.6×10³"
+
+
+def test_a_part_of_the_items_is_said(experiment, results):
+    """For all of a column in its n; for one run in a footnote."""
+    for run in RUNS:
+        write_metrics(results, run, "arithmetic", 0.5, total=1319)
+    write_metrics(results, "int2", "code", 0.5, n=20, total=300)
+    text = markdown.render(table_of(experiment, results))
+    assert "Arithmetic 500 of 1319 questions" in text
+    assert "n = 20 of 300 problems" in text
+
+
+def test_divergences_are_printed_in_nats(results):
+    evaluations = EVALUATIONS | {"kl": {"kind": "agreement", "dataset": "demo-text", "label": "KL"}}
+    experiment = make_experiment(evaluations=evaluations)
+    assert cells(table_of(experiment, results))["int2"][-1].status == "pending"
+    metrics = {
+        "kl": {"value": 0.04567, "standard_error": 0.00213, "n": 9, "unit": "chunks", "quantity": "nats"},
+        "top1": {"value": 0.9, "standard_error": 0.01, "n": 9, "unit": "chunks", "quantity": "fraction"},
+    }
+    path = results / "teacher" / "int2" / "evaluation" / "kl" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"evaluation": "kl", "kind": "agreement", "metrics": metrics}))
+    table = table_of(experiment, results)
+    found = cells(table)
+    assert found["int2"][-1].value.plain == "0.046"
+    assert found["int2"][-1].error.plain == "0.002"
+    assert not table.columns[-1].higher_is_better
+    assert found["fp16"][-1].status == "absent"
 
 
 def test_rows_follow_the_paper(experiment, results):
