@@ -22,9 +22,9 @@ def real(test_data):
     return path, model, AutoTokenizer.from_pretrained(path)
 
 
-def ours(path, output, **evaluation):
+def ours(model, output, **evaluation):
     recipe = EvaluateRecipe(name="p", evaluation={"kind": "perplexity"} | evaluation, dtype="float32")
-    evaluate_stage.run(recipe, model=path, output=output)
+    evaluate_stage.run(recipe, model=model, output=output)
     return json.loads((output / "metrics.json").read_text())["metrics"]["perplexity"]
 
 
