@@ -16,6 +16,7 @@ from bitdistiller.config.calibration import (
 )
 from bitdistiller.config.data import EngineName, Generation, Mix, PromptDataset, PromptSource, TokenizeRecipe, Writing
 from bitdistiller.config.evaluation import (
+    OFFICIAL_TASKS,
     AgreementEvaluation,
     CodeDataset,
     CodeEvaluation,
@@ -47,6 +48,7 @@ from bitdistiller.config.training import (
 __all__ = [
     "INTEGERS",
     "METHODS",
+    "OFFICIAL_TASKS",
     "RESERVED_RUN_NAMES",
     "SEARCH_ONLY",
     "AgreementEvaluation",

@@ -13,6 +13,18 @@ from bitdistiller.config.data import Writing
 PerplexityDataset = Literal["wikitext2", "c4", "text", "demo-text"]
 MathDataset = Literal["gsm8k", "demo-math"]
 CodeDataset = Literal["humaneval", "mbpp", "demo-code"]
+OFFICIAL_TASKS = (
+    "arc_challenge",
+    "arc_easy",
+    "boolq",
+    "hellaswag",
+    "mmlu",
+    "openbookqa",
+    "piqa",
+    "social_iqa",
+    "winogrande",
+)
+"""Tasks of lm-eval that run on local files as they are (evaluation/official.py)."""
 
 
 class Evaluated(Section):
@@ -97,11 +109,16 @@ class MultipleChoiceEvaluation(Evaluated):
 
     kind: Literal["multiple_choice"]
     task: str
-    """With `path`, a name for the local task; without, an lm-eval task name (arc_easy, piqa, ...)."""
+    """An lm-eval task name. With `path` those of arc_easy, arc_challenge, boolq, hellaswag, mmlu, openbookqa, piqa,
+    social_iqa and winogrande are lm-eval's own tasks on local data; any other is a name for questions of your own."""
     path: Path | None = None
-    """Local JSON lines with `question` (or `query`), `choices` and `gold`."""
+    """Local file instead of the hub, with the columns of the hub's dataset or with `choices` and `gold` beside the
+    question; or a directory with a file for each split, which few-shot examples from another split need. For questions
+    of your own: `question` (or `query`), `choices` and `gold`."""
     max_items: PositiveInt | None = None
     few_shot: NonNegativeInt = 0
+    scoring: Literal["standard", "legacy"] = "standard"
+    """legacy: context and choice are tokenised apart and without BOS, as in the harness of OneBit's tables."""
     metric: Literal["acc", "acc_norm"] = "acc"
     """The metric in the table; both are in metrics.json."""
 

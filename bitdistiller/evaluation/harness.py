@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from lm_eval.tasks import TaskManager
 from bitdistiller.config import MultipleChoiceEvaluation
 from bitdistiller.data.rows import Row, column, load_rows
 from bitdistiller.errors import InputError
-from bitdistiller.evaluation.batches import Record, in_batches, slices
+from bitdistiller.evaluation import official
+from bitdistiller.evaluation.batches import Record, in_batches, slices, total
 from bitdistiller.evaluation.metrics import Metric, proportion
 from bitdistiller.evaluation.subject import Subject
 from bitdistiller.stages import Stage
@@ -28,9 +30,13 @@ QUIET = ("lm_eval", "datasets")
 
 
 class StagedModel(HFLM):
-    """lm-eval's model, whose log-likelihoods are computed in fixed batches that survive a kill."""
+    """
+    lm-eval's model, whose log-likelihoods are computed in fixed batches that survive a kill.
 
-    def __init__(self, stage: Stage, subject: Subject, batch_size: int) -> None:
+    `separate`: context and continuation are tokenised each by itself and without special tokens.
+    """
+
+    def __init__(self, stage: Stage, subject: Subject, batch_size: int, separate: bool = False) -> None:
         super().__init__(
             pretrained=subject.model,
             tokenizer=subject.tokenizer,
@@ -39,6 +45,7 @@ class StagedModel(HFLM):
             softmax_dtype="float32",
         )
         self.stage = stage
+        self.separate = separate
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each continuation, and whether it is the greedy one."""
@@ -49,6 +56,13 @@ class StagedModel(HFLM):
 
         records = in_batches(self.stage, "choices", slices(requests, REQUESTS_PER_BATCH), work, "choice")
         return [(record["log_likelihood"], record["greedy"]) for record in records]
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a context and of what follows it."""
+        if not self.separate:
+            return super()._encode_pair(context, continuation)
+        pair = [self.tokenizer.encode(text, add_special_tokens=False) for text in (context, continuation)]
+        return pair[0], pair[1]
 
     def get_model_info(self) -> dict[str, Any]:
         """Nothing: lm-eval would ask the hub."""
@@ -64,12 +78,22 @@ def predict(stage: Stage, evaluation: MultipleChoiceEvaluation, subject: Subject
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     tasks = load_tasks(stage.work, evaluation)
-    lm = StagedModel(stage, subject, evaluation.batch_size)
+    lm = StagedModel(stage, subject, evaluation.batch_size, separate=evaluation.scoring == "legacy")
+    everything = sum(len(task.eval_docs) for task in tasks["tasks"].values())
     results = evaluate(lm, tasks, limit=evaluation.max_items, bootstrap_iters=0, log_samples=True)
     records = [record(task, sample) for task, samples in sorted(results["samples"].items()) for sample in samples]
     if any(evaluation.metric not in entry for entry in records):
         raise InputError(f"task {evaluation.task} has no metric {evaluation.metric}; see lm-eval for what it has")
-    return records, {"task": evaluation.task, "few_shot": evaluation.few_shot, "metric": evaluation.metric}
+    return records, protocol(evaluation, tasks) | total(len(records), everything)
+
+
+def protocol(evaluation: MultipleChoiceEvaluation, tasks: dict[str, Any]) -> Record:
+    """How it was measured, with the versions of lm-eval and of its task where the task is lm-eval's."""
+    chosen = {"task": evaluation.task, "few_shot": evaluation.few_shot, "metric": evaluation.metric}
+    chosen |= {"scoring": evaluation.scoring} if evaluation.scoring != "standard" else {}
+    versions = {str(task.VERSION) for task in tasks["tasks"].values()}
+    own = evaluation.path is not None and evaluation.task not in official.TASKS
+    return chosen if own else chosen | {"task_version": ", ".join(sorted(versions)), "lm_eval": version("lm_eval")}
 
 
 def measure(records: Sequence[Record], _: MultipleChoiceEvaluation) -> dict[str, Metric]:
@@ -92,11 +116,11 @@ def record(task: str, sample: dict[str, Any]) -> Record:
 
 def load_tasks(work: Path, evaluation: MultipleChoiceEvaluation) -> dict[str, Any]:
     """The task with its data, as lm-eval loads it; raises InputError when there is no such task or no data."""
-    manager = TaskManager() if evaluation.path is None else local_task(work, evaluation)
-    if evaluation.task not in manager.all_tasks:
+    manager, names = task_manager(work, evaluation)
+    if names[0] not in manager.all_tasks:
         raise InputError(f"task: lm-eval has no task {evaluation.task!r}; for questions of your own give a path")
     try:
-        loaded = manager.load([evaluation.task])
+        loaded = manager.load(names)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"task {evaluation.task}: its data cannot be loaded ({reason}); give a local path") from error
@@ -104,6 +128,17 @@ def load_tasks(work: Path, evaluation: MultipleChoiceEvaluation) -> dict[str, An
         task.set_config(key="num_fewshot", value=evaluation.few_shot)
         task.set_fewshot_seed(FEW_SHOT_SEED)
     return loaded
+
+
+def task_manager(work: Path, evaluation: MultipleChoiceEvaluation) -> tuple[TaskManager, list[str]]:
+    """What loads the task, and the names of what it consists of."""
+    if evaluation.path is None:
+        return TaskManager(), [evaluation.task]
+    if evaluation.task not in official.TASKS:
+        return local_task(work, evaluation), [evaluation.task]
+    folder = work / "task"
+    names = official.write_tasks(evaluation.task, evaluation.path, evaluation.few_shot, folder)
+    return TaskManager(include_path=str(folder), include_defaults=False), names
 
 
 def local_task(work: Path, evaluation: MultipleChoiceEvaluation) -> TaskManager:

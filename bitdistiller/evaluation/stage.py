@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bitdistiller.config import EvaluateRecipe
+from bitdistiller.config import OFFICIAL_TASKS, EvaluateRecipe
 from bitdistiller.errors import InputError
 from bitdistiller.evaluation.metrics import Metric, unmeasured
 from bitdistiller.evaluation.subject import Subject
@@ -63,7 +63,7 @@ def run(
     with open_stage(
         "evaluate",
         version=2,
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY),
+        recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY) | _definition(recipe),
         inputs={"model": Path(model)} | {name: Path(place) for name, place in beside.items() if place is not None},
         output=output,
         work=work,
@@ -74,6 +74,13 @@ def run(
             pass_on(stage, recipe, reason)
         else:
             evaluate(stage, recipe, open_subject(stage, recipe, Path(model), reference))
+
+
+def _definition(recipe: EvaluateRecipe) -> dict[str, str]:
+    """Whose prompts the questions of a local file are set into, where that is not ours."""
+    evaluation = recipe.evaluation
+    theirs = evaluation.kind == "multiple_choice" and evaluation.path is not None and evaluation.task in OFFICIAL_TASKS
+    return {"definition": "lm-eval"} if theirs else {}
 
 
 def evaluate(stage: Stage, recipe: EvaluateRecipe, subject: Subject | Written) -> None:
