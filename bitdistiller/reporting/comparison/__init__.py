@@ -1,0 +1,1 @@
+"""Two finished runs, item by item: wins, losses, and whether the difference means something."""
