@@ -24,7 +24,7 @@ class Subject:
     reference: Any = None
 
     @classmethod
-    def load(cls, path: Path, dtype: str, batch_size: int = 16, reference: Path | None = None) -> Subject:
+    def load(cls, path: Path, dtype: str | None, batch_size: int = 16, reference: Path | None = None) -> Subject:
         """Load any model directories of this project or of transformers; on the first GPU where there is one."""
         import torch
         from transformers import AutoTokenizer
