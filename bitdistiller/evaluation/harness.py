@@ -58,11 +58,19 @@ class StagedModel(HFLM):
         return [(record["log_likelihood"], record["greedy"]) for record in records]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of a context and of what follows it."""
-        if not self.separate:
-            return super()._encode_pair(context, continuation)
-        pair = [self.tokenizer.encode(text, add_special_tokens=False) for text in (context, continuation)]
-        return pair[0], pair[1]
+        """
+        Token ids of a context and of what follows it.
+
+        Where a tokenizer draws the end of the context and all that follows into one token (unknown characters without
+        byte fallback, say), lm-eval gives up; here such a continuation is tokenised by itself.
+        """
+        apart = [self.tokenizer.encode(text, add_special_tokens=False) for text in (context, continuation)]
+        if not apart[1]:
+            raise InputError(f"the choice {continuation!r} has no token in this model's vocabulary")
+        if self.separate:
+            return apart[0], apart[1]
+        joint = super()._encode_pair(context, continuation)
+        return joint if joint[1] else (joint[0], apart[1])
 
     def get_model_info(self) -> dict[str, Any]:
         """Nothing: lm-eval would ask the hub."""

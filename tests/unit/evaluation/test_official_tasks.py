@@ -195,3 +195,24 @@ def test_legacy_scoring_tokenises_apart_and_without_bos(subject, evaluation_of, 
     assert values["legacy"][0] == pytest.approx(plain, abs=1e-4)
     assert values["standard"][0] != pytest.approx(plain, abs=1e-3)
     assert ("it was a cat . it sat", False) in calls
+
+
+def test_a_choice_that_the_context_swallows_is_tokenised_by_itself(subject, evaluation_of, write_lines, monkeypatch):
+    """Where joining makes one token of the context's end and the choice, nothing of the choice would be left."""
+    encode = type(subject.tokenizer).encode
+
+    def joining(tokenizer, text, **options):
+        return encode(tokenizer, text.replace("sat red", "sat"), **options)
+
+    monkeypatch.setattr(type(subject.tokenizer), "encode", joining)
+    row = {"query": "it was a cat . it sat", "choices": ["red", "blue"], "gold": 0}
+    options = {"kind": "multiple_choice", "task": "own", "path": write_lines([row])}
+    _, (record,), _ = evaluation_of(subject, **options)
+    _, (legacy,), _ = evaluation_of(subject, "legacy", **options, scoring="legacy")
+    assert record["log_likelihoods"] == pytest.approx(legacy["log_likelihoods"], abs=1e-5)
+
+
+def test_a_choice_without_tokens_is_one_line(subject, evaluation_of, write_lines):
+    row = {"query": "it was a cat", "choices": ["\t", "blue"], "gold": 0}
+    with pytest.raises(InputError, match="has no token"):
+        evaluation_of(subject, kind="multiple_choice", task="own", path=write_lines([row]))
