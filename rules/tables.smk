@@ -47,6 +47,13 @@ rule tabulate:
             },
             caption="../workflow/report/clip_error.rst",
         ),
+        report(
+            plan.tables / "cost.csv",
+            category="Cost",
+            labels={"experiment": experiment.experiment, "kind": "every output"},
+            caption="../workflow/report/cost.rst",
+        ),
+        plan.tables / "cost.md",
         multiext(str(plan.tables / "main"), ".md", ".tex"),
         multiext(str(plan.tables / "perplexity_vs_bits"), ".png"),
         multiext(str(plan.tables / "training_curves"), ".png"),

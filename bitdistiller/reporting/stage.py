@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from bitdistiller.config import Experiment
+from bitdistiller.plan import Plan
 from bitdistiller.reporting import clip_plot, clip_table, latex, markdown, page, plots
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import Collected, collect
+from bitdistiller.reporting.cost import cost_frame
+from bitdistiller.reporting.cost import render_markdown as render_cost
 from bitdistiller.reporting.plot_style import save
 from bitdistiller.reporting.tables import Table
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
 
-VERSION = 2
+VERSION = 3
+COST = ("cost.csv", "cost.md")
 CAPTIONS = {
     "perplexity_vs_bits": "Perplexity versus stored bits per weight. The dashed line is the unquantised model.",
     "training_curves": "Training: loss of every step (thin) and evaluation loss (thick) with its lowest point, "
@@ -32,11 +38,12 @@ def run(
     time_budget: float | None = None,
 ) -> None:
     """
-    Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG, and
-    coverage.json into `output`.
+    Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG,
+    coverage.json, cost.csv and cost.md into `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
-    are byte-identical for identical results. Raises InputError when `experiment.paper` is unknown.
+    but those of the cost are byte-identical for identical results. Raises InputError when `experiment.paper` is
+    unknown.
     """
     collected = collect(experiment, results)
     recipe = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"resources"})
@@ -54,7 +61,8 @@ def run(
         _write_plots(stage, table, collected)
         coverage = collected.coverage
         write_json(stage.output_file("coverage.json"), coverage.as_json())
-        stage.finish(counts={"runs": len(coverage.runs), "finished": coverage.finished})
+        _write_cost(stage, cost_frame(Plan(experiment, Path(results))))
+        stage.finish(counts={"runs": len(coverage.runs), "finished": coverage.finished}, apart=COST)
 
 
 def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
@@ -63,6 +71,12 @@ def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
     write_text(stage.output_file("main.tex"), latex.render(table))
     write_text(stage.output_file("clip_error.csv"), collected.clips.to_csv(index=False, lineterminator="\n"))
     write_text(stage.output_file("clip_error.md"), clip_table.render(clip_table.clip_tables(collected.clips)))
+
+
+def _write_cost(stage: Stage, frame: pd.DataFrame) -> None:
+    table, text = COST
+    write_text(stage.output_file(table), frame.to_csv(index=False, lineterminator="\n"))
+    write_text(stage.output_file(text), render_cost(frame))
 
 
 def _write_plots(stage: Stage, table: Table, collected: Collected) -> None:

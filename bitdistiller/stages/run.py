@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,19 @@ class Stage:
         """A progress display of `total` units of which `done` were finished by earlier attempts."""
         return Progress(label, total, done, unit, self.root / "progress.json")
 
-    def finish(self, counts: dict[str, Any] | None = None, details: dict[str, Any] | None = None) -> None:
+    def finish(
+        self,
+        counts: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
+        apart: Collection[str] = (),
+    ) -> None:
         """
         Give every output its real name, then write `provenance.json` and, last, `digest.json`.
 
-        counts go into the digest (content only), details (costs, rates) into the provenance.
+        counts go into the digest (content only), details (costs, rates) into the provenance. apart: outputs that say
+        how something was made and not what it is; the digest leaves them out.
         """
-        files = describe_files(self._staging)
+        files = {name: file for name, file in describe_files(self._staging).items() if name not in apart}
         make_readable(self._staging)
         for old in (DIGEST, DAMAGED):
             (self.output / old).unlink(missing_ok=True)

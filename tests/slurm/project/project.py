@@ -21,7 +21,7 @@ SHARD = Path("work/tiny/mixes/mix/shards/00000")
 TRAIN = Path("work/tiny/int2/train")
 EXEMPT = (
     "provenance.json",
-    "costs",
+    "cost.",
     "training_curves",
     ".snakemake_timestamp",
     "tables/faults/digest.json",
