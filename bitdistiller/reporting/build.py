@@ -111,7 +111,15 @@ def _measured(entry: pd.Series) -> Cell:
     error = None
     if not pd.isna(entry["standard_error"]) and math.isfinite(value):
         error = quantities.standard_error(float(entry["standard_error"]), value, quantity)
-    return Cell("measured", value=quantities.printed(value, quantity), error=error, raw=value)
+    apart, of_apart = (entry[name] for name in ("difference", "difference_standard_error"))
+    return Cell(
+        "measured",
+        value=quantities.printed(value, quantity),
+        error=error,
+        raw=value,
+        difference=None if pd.isna(apart) else quantities.signed(float(apart), quantity),
+        difference_error=None if pd.isna(of_apart) else quantities.standard_error(float(of_apart), value, quantity),
+    )
 
 
 def _mark_best(rows: list[list[Cell]], index: int, higher_is_better: bool) -> None:

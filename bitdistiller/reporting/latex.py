@@ -16,7 +16,7 @@ FIXED_COLUMNS = "rllr"
 
 def render(table: Table) -> str:
     """The whole environment, with a final newline."""
-    columns = "".join("rr" if column.has_published else "r" for column in table.columns)
+    columns = "".join("rrr" if column.has_published else "r" for column in table.columns)
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table}[t]",
@@ -46,9 +46,9 @@ def _head(table: Table) -> list[str]:
     for column in table.columns:
         if column.has_published:
             start = len(names) + 1
-            groups.append(rf"\multicolumn{{2}}{{c}}{{{_heading(column)}}}")
-            rules.append(rf"\cmidrule(lr){{{start}-{start + 1}}}")
-            names += ["ours", f"paper{_mark(column.mark)}"]
+            groups.append(rf"\multicolumn{{3}}{{c}}{{{_heading(column)}}}")
+            rules.append(rf"\cmidrule(lr){{{start}-{start + 2}}}")
+            names += ["ours", f"paper{_mark(column.mark)}", r"$\Delta$"]
         else:
             groups.append("")
             names.append(_heading(column))
@@ -62,7 +62,7 @@ def _heading(column: Column) -> str:
 
 def _body(table: Table) -> list[str]:
     lines = []
-    width = len(FIXED_COLUMNS) + sum(1 + column.has_published for column in table.columns)
+    width = len(FIXED_COLUMNS) + sum(1 + 2 * column.has_published for column in table.columns)
     for section in table.sections:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(section.title)}}}}} \\"]
         for bits, rows in section.bit_widths:
@@ -74,7 +74,7 @@ def _body(table: Table) -> list[str]:
 def _row(row: Row, bits: str, columns: tuple[Column, ...]) -> str:
     texts = [bits, escape(row.method), escape(row.format), escape(row.bits_per_weight)]
     for cell, column in zip(row.cells, columns, strict=True):
-        texts += [_cell(cell), *([cell.published.text if cell.published else ""] * column.has_published)]
+        texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
     return " & ".join(texts) + r" \\"
 
 
@@ -84,6 +84,17 @@ def _cell(cell: Cell) -> str:
         text = rf"\textbf{{{cell.value.latex}}}" if cell.best else cell.value.latex
         text += rf" {{\scriptsize$\pm$\,{cell.error.latex}}}" if cell.error else ""
     return text + _mark(cell.mark)
+
+
+def _published(cell: Cell) -> str:
+    return cell.published.text if cell.published else ""
+
+
+def _difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return ""
+    error = rf" {{\scriptsize$\pm$\,{cell.difference_error.latex}}}" if cell.difference_error else ""
+    return cell.difference.latex.replace("-", "$-$", 1) + error
 
 
 def _mark(mark: str) -> str:

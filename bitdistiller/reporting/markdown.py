@@ -36,12 +36,14 @@ def pipe_table(lines: Sequence[Sequence[str]], alignments: Sequence[bool]) -> st
 def _head(table: Table) -> tuple[list[str], list[bool]]:
     fixed = [("Model", False)] * (len(table.sections) > 1)
     fixed += [("Bits", True), ("Method", False), ("Format", False), ("Bits/weight", True)]
-    of_columns = [
-        [(f"{escape(c.label)} {c.arrow}", True), *([(f"paper{_mark(c.mark)}", True)] * c.has_published)]
-        for c in table.columns
-    ]
-    names, alignments = zip(*fixed, *chain.from_iterable(of_columns), strict=True)
+    names, alignments = zip(*fixed, *chain.from_iterable(map(_headings, table.columns)), strict=True)
     return list(names), list(alignments)
+
+
+def _headings(column: Column) -> list[tuple[str, bool]]:
+    names = [f"{escape(column.label)} {column.arrow}"]
+    names += [f"paper{_mark(column.mark)}", "Δ"] if column.has_published else []
+    return [(name, True) for name in names]
 
 
 def _rows(table: Table) -> list[list[str]]:
@@ -59,7 +61,7 @@ def _rows(table: Table) -> list[list[str]]:
 def _row(row: Row, columns: tuple[Column, ...]) -> list[str]:
     texts = [escape(row.method), escape(row.format), row.bits_per_weight]
     for cell, column in zip(row.cells, columns, strict=True):
-        texts += [_cell(cell), *([cell.published.text if cell.published else ""] * column.has_published)]
+        texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
     return texts
 
 
@@ -69,6 +71,16 @@ def _cell(cell: Cell) -> str:
         text = f"**{cell.value.plain}**" if cell.best else cell.value.plain
         text += f" ± {cell.error.plain}" if cell.error else ""
     return text + _mark(cell.mark)
+
+
+def _published(cell: Cell) -> str:
+    return cell.published.text if cell.published else ""
+
+
+def _difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return ""
+    return cell.difference.plain + (f" ± {cell.difference_error.plain}" if cell.difference_error else "")
 
 
 def _mark(mark: str) -> str:

@@ -12,6 +12,11 @@ from bitdistiller.reporting.collect import Collected
 from bitdistiller.reporting.runs import RunIdentity, label
 from bitdistiller.reporting.tables import Column, Row
 
+DIFFERENCES = (
+    "Δ: ours less the paper's ± its standard error, which counts the paper's sampling as binomial where its n is "
+    "known, and ours alone elsewhere."
+)
+
 
 class Footnotes:
     """Gives each distinct text a letter, in order of appearance."""
@@ -82,7 +87,10 @@ def _in_words(key: str, value: Any, collected: Collected, evaluation: str) -> st
         return f"sampled at temperature {value:g}" if value else "greedy"
     if key == "n":
         return f"{value} {next(iter(_measured(collected, evaluation)['unit']), '')}".rstrip()
+    if key == "special_tokens":
+        return "a BOS token before the text" if value else "no BOS token"
     shapes = {"chunk_length": "{}-token chunks", "few_shot": "{}-shot", "metric": "{}"}
+    shapes |= {"scoring": "{} scoring", "lm_eval": "lm-eval {}"}
     return shapes.get(key, key.replace("_", " ") + " {}").format(value)
 
 
@@ -99,6 +107,8 @@ def general_notes(collected: Collected, columns: list[Column], rows: list[Row]) 
     sources = sorted({cell.published.source for cell in cells if cell.published})
     if sources:
         notes.append(f"Columns headed “paper”: published numbers, {'; '.join(sources)}.")
+    if any(cell.difference for cell in cells):
+        notes.append(DIFFERENCES)
     if any(cell.status == "pending" for cell in cells):
         notes.append("Pending: this evaluation has not finished.")
     if any(cell.status == "absent" for cell in cells):

@@ -61,6 +61,12 @@ def printed(value: float, quantity: str) -> Quantity:
     return PRINTED[quantity](value)
 
 
+def signed(value: float, quantity: str) -> Quantity:
+    """A difference of such values, with its sign."""
+    size = printed(abs(value), quantity)
+    return Quantity(("-" if value < 0 else "+") + size.digits, size.exponent)
+
+
 def standard_error(error: float, value: float, quantity: str) -> Quantity:
     """The standard error with the decimals of the value it belongs to."""
     if quantity == "fraction":

@@ -25,6 +25,10 @@ class Cell:
     """Best of its bit width."""
     mark: str = ""
     published: PublishedNumber | None = None
+    difference: Quantity | None = None
+    """Ours less the paper's."""
+    difference_error: Quantity | None = None
+    """Its standard error."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def _add_columns(grid: Grid, column: Column) -> None:
     grid.add_column(Text(f"{column.label} {column.arrow}"), justify="right")
     if column.has_published:
         grid.add_column(Text(f"paper{f' [{column.mark}]' if column.mark else ''}"), justify="right", style="dim")
+        grid.add_column("Δ", justify="right", style="dim")
 
 
 def _add_section(grid: Grid, title: str, bit_widths: tuple, table: Table) -> None:
@@ -78,7 +79,7 @@ def _add_section(grid: Grid, title: str, bit_widths: tuple, table: Table) -> Non
             texts = [Text(title)] if len(table.sections) > 1 else []
             texts += [Text(width), Text(row.method), Text(row.format), Text(row.bits_per_weight)]
             for cell, column in zip(row.cells, table.columns, strict=True):
-                texts += [_cell(cell), *([Text(cell.published.text if cell.published else "")] * column.has_published)]
+                texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
             title = width = ""
             grid.add_row(*texts, end_section=row is rows[-1])
 
@@ -89,3 +90,13 @@ def _cell(cell: Cell) -> Text:
         text = Text(cell.value.plain, style="bold" if cell.best else "")
         text.append(f" ± {cell.error.plain}" if cell.error else "", style="not bold dim")
     return text.append(f" [{cell.mark}]" if cell.mark else "", style="not bold dim")
+
+
+def _published(cell: Cell) -> Text:
+    return Text(cell.published.text if cell.published else "")
+
+
+def _difference(cell: Cell) -> Text:
+    if cell.difference is None:
+        return Text()
+    return Text(cell.difference.plain + (f" ± {cell.difference_error.plain}" if cell.difference_error else ""))

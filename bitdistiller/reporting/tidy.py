@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bitdistiller.config import Experiment
+from bitdistiller.reporting.differences import difference, published_items
 from bitdistiller.reporting.published import Published, PublishedNumber
 from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, label, main_metric
 from bitdistiller.reporting.sources import ExportFile, Metric, MetricsFile
@@ -38,11 +39,13 @@ COLUMNS = {
     "source": "str",
     "total": "Int64",
     "quantity": "str",
+    "difference": "Float64",
+    "difference_standard_error": "Float64",
 }
 """
 Columns and types. Fractions (`value`, `standard_error`, `published`) are in 0..1, `published_as_printed` is as in the
 paper, `source` says where. `main` marks the metric that stands in the paper-shaped table; `n` counts `unit`, of which
-there are `total`. `quantity` is perplexity, fraction or nats.
+there are `total`. `quantity` is perplexity, fraction or nats. `difference` is ours less the paper's.
 """
 
 
@@ -61,7 +64,8 @@ def frame(
                 fixed = _fixed(experiment, identity, name, exports.get(identity.run))
                 number = published_number(experiment, identity, name, published)
                 wanted = main_metric(experiment.evaluations[name])
-                rows += [fixed | row for row in _measured(metrics[identity.run, name], wanted, number)]
+                items = published_items(published, experiment.evaluations[name].published)
+                rows += [fixed | row for row in _measured(metrics[identity.run, name], wanted, number, items)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -93,14 +97,18 @@ def _fixed(experiment: Experiment, identity: RunIdentity, name: str, export: Exp
     }
 
 
-def _measured(content: MetricsFile, wanted: str, number: PublishedNumber | None) -> list[dict[str, Any]]:
+def _measured(
+    content: MetricsFile, wanted: str, number: PublishedNumber | None, items: int | None
+) -> list[dict[str, Any]]:
     main = wanted if wanted in content.metrics else next(iter(content.metrics))
-    return [
-        {"kind": content.kind, "metric": metric, "main": metric == main}
-        | _entry(entry, content.kind)
-        | _as_published(number if metric == main else None, content.kind)
-        for metric, entry in content.metrics.items()
-    ]
+    rows = []
+    for metric, entry in content.metrics.items():
+        row, theirs = _entry(entry, content.kind), number if metric == main else None
+        apart, error = difference(entry.value, entry.standard_error, theirs, items, row["quantity"])
+        row |= {"kind": content.kind, "metric": metric, "main": metric == main}
+        row |= {"difference": apart, "difference_standard_error": error}
+        rows.append(row | _as_published(theirs, content.kind))
+    return rows
 
 
 def _entry(entry: Metric, kind: str) -> dict[str, Any]:

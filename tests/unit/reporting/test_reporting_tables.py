@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 
 import pandas as pd
@@ -12,6 +13,8 @@ from rich.console import Console
 from bitdistiller.reporting import latex, markdown, page, quantities, terminal
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import collect
+from bitdistiller.reporting.differences import difference
+from bitdistiller.reporting.published import PublishedNumber
 from bitdistiller.reporting.tables import Cell, Table
 
 LLAMA = {"models": {"teacher": {"demo": {}, "title": "LLaMA-2-7B"}}, "paper": "bitdistiller"}
@@ -221,11 +224,49 @@ def test_latex_escapes_what_people_write(results):
     assert r"\caption{a\_b \& c. 6 of 6 runs finished.}" in text
 
 
+def test_differences_from_the_paper_have_standard_errors(results):
+    """Perplexity: our error alone. Accuracies: the paper's 1280 questions add theirs."""
+    experiment = make_experiment(**LLAMA)
+    frame = collect(experiment, results).frame
+    row = frame[(frame["run"] == "int2") & (frame["evaluation"] == "text")].iloc[0]
+    assert row["difference"] == pytest.approx(6.4 - 8.08)
+    assert row["difference_standard_error"] == row["standard_error"]
+    cell = cells(table_of(experiment, results))["int2"][0]
+    assert (cell.difference.plain, cell.difference_error.plain) == ("-1.68", "0.08")
+    text = markdown.render(table_of(experiment, results))
+    assert re.search(r"\| +8\.08 \| +-1\.68 ± 0\.08 \|", text)
+    assert "Δ: ours less the paper's" in text
+    assert r"$-$1.68 {\scriptsize$\pm$\,0.08}" in latex.render(table_of(experiment, results))
+    metamath = {"models": {"teacher": {"demo": {}, "title": "MetaMath-7B"}}, "paper": "bitdistiller"}
+    frame = collect(make_experiment(**metamath), results).frame
+    row = frame[(frame["run"] == "int2") & (frame["evaluation"] == "arithmetic")].iloc[0]
+    published = 0.5102
+    assert row["difference"] == pytest.approx(0.71 - published)
+    expected = math.hypot(row["standard_error"], math.sqrt(published * (1 - published) / 1280))
+    assert row["difference_standard_error"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text", "n", "quantity", "expected"),
+    [
+        (5.0, 0.1, "5.5", None, "perplexity", (-0.5, 0.1)),
+        (5.0, None, "5.5", None, "perplexity", (-0.5, None)),
+        (0.5, 0.0, "50", 100, "fraction", (0.0, 0.05)),
+        (0.5, 0.03, "50", None, "fraction", (0.0, 0.03)),
+        (None, None, "50", 100, "fraction", (None, None)),
+        (5.0, 0.1, "nan", None, "perplexity", (None, None)),
+    ],
+)
+def test_differences(value, error, text, n, quantity, expected):
+    found = difference(value, error, PublishedNumber(text, "somewhere"), n, quantity)
+    assert found == pytest.approx(expected)
+
+
 def test_latex_rows_have_as_many_fields_as_columns(results):
     text = latex.render(table_of(make_experiment(**LLAMA), results))
     (columns,) = re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}", text)
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(line.split(" & ")) for line in rows} == {len(columns)} == {8}
+    assert {len(line.split(" & ")) for line in rows} == {len(columns)} == {9}
     assert r"\textbf{6.40} {\scriptsize$\pm$\,0.08}" in text
 
 
