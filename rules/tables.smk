@@ -54,6 +54,7 @@ rule tabulate:
             caption="../workflow/report/cost.rst",
         ),
         plan.tables / "cost.md",
+        directory(plan.tables / "cards"),
         multiext(str(plan.tables / "main"), ".md", ".tex"),
         multiext(str(plan.tables / "perplexity_vs_bits"), ".png"),
         multiext(str(plan.tables / "training_curves"), ".png"),

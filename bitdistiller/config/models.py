@@ -49,6 +49,8 @@ class Model(Section):
     """Name in tables; equal to the paper's name, the published numbers are printed beside ours."""
     dtype: Dtype = "bfloat16"
     """Precision of the full-precision model and of evaluation."""
+    license: str | None = None
+    """Its licence, for the cards of what is made of it; null takes what its README says."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

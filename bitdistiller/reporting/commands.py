@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bitdistiller.arguments import Config
 from bitdistiller.errors import InputError
+from bitdistiller.recipes import load_experiment
 
 commands = typer.Typer()
 
@@ -49,3 +51,17 @@ def compare(
     terminal.print(show.table(compared, a, b, confidence, resamples))
     for pair in sides if items else []:
         terminal.print(show.items(*pair, items))
+
+
+@commands.command()
+def publish(
+    run: Annotated[str, typer.Argument(help="Run of the experiment whose checkpoint is finished.")],
+    destination: Annotated[Path, typer.Argument(help="Directory to write to; new or empty.")],
+    config: Config = Path("config.yaml"),
+    results: Annotated[Path, typer.Option(help="Root of all results.")] = Path("results"),
+) -> None:
+    """Put a run's packed checkpoint, checked, and its model card into one directory, ready to be shared."""
+    from bitdistiller.reporting.publish import publish as put_together
+
+    for line in put_together(load_experiment(config), run, destination, results):
+        typer.echo(line)

@@ -40,10 +40,11 @@ def items_note(n: int | None, total: int | None, unit: str) -> str:
     """For a cell that averages over another number of items than its column."""
     if n is None:
         return "n is not recorded"
-    return f"n = {n}{_of(n, total)} {unit}".rstrip()
+    return f"n = {n}{items_of(n, total)} {unit}".rstrip()
 
 
-def _of(n: int, total: int | None) -> str:
+def items_of(n: int, total: int | None) -> str:
+    """` of 1319` where not all items were taken."""
     return f" of {total}" if total is not None and not pd.isna(total) and total > n else ""
 
 
@@ -128,7 +129,7 @@ def _count(collected: Collected, column: Column) -> str:
     if not counts:
         return ""
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
-    span += _of(counts[-1], measured["total"].max())
+    span += items_of(counts[-1], measured["total"].max())
     return f"{column.label} {span} {next(iter(measured['unit']), '')}".rstrip()
 
 

@@ -50,6 +50,19 @@ class ExportFile(BaseModel):
     bits_per_weight: float | None
     """None where the run has no packed model; its evaluations say why."""
     file_bytes: int | None = None
+    minimum_bits_per_weight: float | None = None
+    minimum_bytes: int | None = None
+    weights: str | None = None
+    """What was packed; None where there is no checkpoint."""
+    verified: dict[str, Any] | None = None
+    """What was compared after writing."""
+
+
+class DigestFile(BaseModel):
+    """The content of `digest.json`."""
+
+    files: dict[str, dict[str, Any]]
+    counts: dict[str, Any] = {}
 
 
 class Sources:
@@ -99,7 +112,7 @@ class Sources:
 
 def _matches_digest(path: Path) -> bool:
     digest = path.parent / DIGEST
-    if not digest.exists():
+    if path.name == DIGEST or not digest.exists():
         return True
     entry = json.loads(digest.read_text(encoding="utf-8"))["files"].get(path.name)
     return entry is not None and entry["sha256"] == hash_file(path)

@@ -10,6 +10,7 @@ from bitdistiller.config import Experiment
 from bitdistiller.plan import Plan
 from bitdistiller.reporting import clip_plot, clip_table, latex, markdown, page, plots
 from bitdistiller.reporting.build import build_table
+from bitdistiller.reporting.card import cards
 from bitdistiller.reporting.collect import Collected, collect
 from bitdistiller.reporting.cost import cost_frame
 from bitdistiller.reporting.cost import render_markdown as render_cost
@@ -19,6 +20,7 @@ from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
 
 VERSION = 3
+CARDS = "cards"
 COST = ("cost.csv", "cost.md")
 CAPTIONS = {
     "perplexity_vs_bits": "Perplexity versus stored bits per weight. The dashed line is the unquantised model.",
@@ -39,7 +41,7 @@ def run(
 ) -> None:
     """
     Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG,
-    coverage.json, cost.csv and cost.md into `output`.
+    coverage.json, cards/<run>.md, cost.csv and cost.md into `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
     but those of the cost are byte-identical for identical results. Raises InputError when `experiment.paper` is
@@ -61,6 +63,7 @@ def run(
         _write_plots(stage, table, collected)
         coverage = collected.coverage
         write_json(stage.output_file("coverage.json"), coverage.as_json())
+        _write_cards(stage, cards(experiment, collected, Path(results)))
         _write_cost(stage, cost_frame(Plan(experiment, Path(results))))
         stage.finish(counts={"runs": len(coverage.runs), "finished": coverage.finished}, apart=COST)
 
@@ -71,6 +74,12 @@ def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
     write_text(stage.output_file("main.tex"), latex.render(table))
     write_text(stage.output_file("clip_error.csv"), collected.clips.to_csv(index=False, lineterminator="\n"))
     write_text(stage.output_file("clip_error.md"), clip_table.render(clip_table.clip_tables(collected.clips)))
+
+
+def _write_cards(stage: Stage, texts: dict[str, str]) -> None:
+    directory = stage.output_directory(CARDS)
+    for run, text in texts.items():
+        write_text(directory / f"{run}.md", text)
 
 
 def _write_cost(stage: Stage, frame: pd.DataFrame) -> None:

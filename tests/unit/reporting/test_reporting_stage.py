@@ -22,7 +22,8 @@ FILES |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("svg", "png")}
 def tabulate(experiment, results: Path, root: Path) -> dict[str, bytes]:
     """The declared files of one run of the stage."""
     run(experiment, results=results, output=root / "out", work=root / "work")
-    return {path.name: path.read_bytes() for path in (root / "out").iterdir() if path.name != "provenance.json"}
+    files = (path for path in (root / "out").iterdir() if path.is_file())
+    return {path.name: path.read_bytes() for path in files if path.name != "provenance.json"}
 
 
 def test_files_and_their_bytes(experiment, results, tmp_path):
