@@ -1,64 +1,41 @@
 """Tables and plots: of the whole experiment, or (`snakemake tables`) of whatever is finished."""
 
+REPORTED = {
+    "report.html": ("Results", "everything on a page", "page"),
+    "main.html": ("Results", "table", "table"),
+    "main.csv": ("Results", "tidy numbers", "numbers"),
+    "clip_error.csv": ("Results", "clip search, layer by layer", "clip_error"),
+    "cost.csv": ("Cost", "every output", "cost"),
+    "perplexity_vs_bits.svg": ("Plots", "perplexity versus bits", "perplexity_vs_bits"),
+    "accuracy_vs_bits.svg": ("Plots", "accuracy versus bits", "accuracy_vs_bits"),
+    "training_curves.svg": ("Plots", "training curves", "training_curves"),
+    "clip_error.svg": ("Plots", "clip search: errors", "clip_error"),
+    "clip_ratio.svg": ("Plots", "clip search: what was kept", "clip_error"),
+}
+
 
 rule tabulate:
     input:
         expected_metrics,
     output:
-        report(
-            plan.tables / "main.csv",
-            category="Results",
-            labels={"experiment": experiment.experiment, "kind": "tidy numbers"},
-            caption="../workflow/report/numbers.rst",
-        ),
-        report(
-            plan.tables / "main.html",
-            category="Results",
-            labels={"experiment": experiment.experiment, "kind": "table"},
-            caption="../workflow/report/table.rst",
-        ),
-        report(
-            plan.tables / "perplexity_vs_bits.svg",
-            category="Plots",
-            labels={
-                "experiment": experiment.experiment,
-                "kind": "perplexity versus bits",
-            },
-            caption="../workflow/report/perplexity_vs_bits.rst",
-        ),
-        report(
-            plan.tables / "training_curves.svg",
-            category="Plots",
-            labels={"experiment": experiment.experiment, "kind": "training curves"},
-            caption="../workflow/report/training_curves.rst",
-        ),
-        report(
-            plan.tables / "clip_error.svg",
-            category="Plots",
-            labels={"experiment": experiment.experiment, "kind": "clip search"},
-            caption="../workflow/report/clip_error.rst",
-        ),
-        report(
-            plan.tables / "clip_error.csv",
-            category="Results",
-            labels={
-                "experiment": experiment.experiment,
-                "kind": "clip search, layer by layer",
-            },
-            caption="../workflow/report/clip_error.rst",
-        ),
-        report(
-            plan.tables / "cost.csv",
-            category="Cost",
-            labels={"experiment": experiment.experiment, "kind": "every output"},
-            caption="../workflow/report/cost.rst",
-        ),
-        plan.tables / "cost.md",
-        directory(plan.tables / "cards"),
+        *[
+            report(
+                plan.tables / name,
+                category=category,
+                labels={"experiment": experiment.experiment, "kind": kind},
+                caption=f"../workflow/report/{caption}.rst",
+            )
+            for name, (category, kind, caption) in REPORTED.items()
+        ],
         multiext(str(plan.tables / "main"), ".md", ".tex"),
-        multiext(str(plan.tables / "perplexity_vs_bits"), ".png"),
-        multiext(str(plan.tables / "training_curves"), ".png"),
-        multiext(str(plan.tables / "clip_error"), ".png", ".md"),
+        [
+            (plan.tables / name).with_suffix(".png")
+            for name in REPORTED
+            if name.endswith(".svg")
+        ],
+        directory(plan.tables / "cards"),
+        plan.tables / "clip_error.md",
+        plan.tables / "cost.md",
         plan.tables / "coverage.json",
     log:
         f"logs/tabulate/{experiment.experiment}.log",

@@ -1,4 +1,4 @@
-"""Error of every layer before and after the clip search, along the depth of the model."""
+"""What the clip search did along the depth of the model: errors before and after, and what was kept."""
 
 from __future__ import annotations
 
@@ -38,6 +38,29 @@ def clip_error(clips: pd.DataFrame) -> Figure:
                 _draw(panel, group[group["kind"] == kind])
             _scale(panels)
         figure.supylabel("Mean squared change of the output", color=MUTED, fontsize=9)
+    return figure
+
+
+def clip_ratio(clips: pd.DataFrame) -> Figure:
+    """As `clip_error`: the mean shares of the groups' maxima and minima that the searches kept, of 1."""
+    searches = [group for _, group in clips.groupby(["model", "clip"], sort=False)]
+    with matplotlib.rc_context(STYLE):
+        if not searches:
+            return message_figure("No clip search has finished yet.")
+        names = [short_kinds(group["kind"]) for group in searches]
+        words = [("maxima kept", AFTER), ("minima kept", SERIES[0][0])]
+        bands = [
+            ([(title_of(group), INK), *words], list(kinds.values()))
+            for group, kinds in zip(searches, names, strict=True)
+        ]
+        figure, placed = depth_figure(bands)
+        for group, kinds, panels in zip(searches, names, placed, strict=True):
+            for panel, kind in zip(panels, kinds, strict=True):
+                means = group[group["kind"] == kind].groupby("block")[["maximum_ratio", "minimum_ratio"]].mean()
+                for name, (_, color) in zip(means, words, strict=True):
+                    draw_line(panel, means.index.tolist(), means[name].astype(float).tolist(), color)
+            panels[0].set_ylim(top=1.02)
+        figure.supylabel("Share of the range that was kept", color=MUTED, fontsize=9)
     return figure
 
 

@@ -65,3 +65,20 @@ def publish(
 
     for line in put_together(load_experiment(config), run, destination, results):
         typer.echo(line)
+
+
+@commands.command()
+def report(
+    config: Config = Path("config.yaml"),
+    results: Annotated[Path, typer.Option(help="Root of all results.")] = Path("results"),
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
+) -> None:
+    """Write one page of whatever is finished: tables, plots, generations, cost, and where every number comes from."""
+    from bitdistiller.plan import Plan
+    from bitdistiller.reporting.collect import collect
+    from bitdistiller.reporting.report.page import render
+    from bitdistiller.stages.files import write_text
+
+    experiment = load_experiment(config)
+    write_text(output, render(collect(experiment, results), Plan(experiment, results)))
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, needs nothing else")

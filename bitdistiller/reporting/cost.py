@@ -146,11 +146,14 @@ def _gpus(provenance: dict[str, Any]) -> int:
     return max(int(match.group(1)), (provenance.get("details") or {}).get("processes", 1)) if match else 0
 
 
+def summary(frame: pd.DataFrame) -> list[list[str]]:
+    """A row per stage and a total, each as many texts as `HEADINGS`."""
+    return [*(_line(stage, group) for stage, group in frame.groupby("stage", sort=False)), _line("total", frame)]
+
+
 def render_markdown(frame: pd.DataFrame) -> str:
-    """A row per stage and a total, with a final newline."""
-    rows = [_line(stage, group) for stage, group in frame.groupby("stage", sort=False)]
-    rows.append(_line("total", frame))
-    table = pipe_table([HEADINGS, *rows], [name != "Stage" for name in HEADINGS])
+    """`summary` as Markdown, with a final newline."""
+    table = pipe_table([HEADINGS, *summary(frame)], [name != "Stage" for name in HEADINGS])
     unknown = int(frame["unknown_attempts"].fillna(0).sum())
     notes = [NOTE]
     notes += [f"{unknown} attempts were killed without a record of their end and are not in the hours."] * (unknown > 0)

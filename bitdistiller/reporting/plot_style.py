@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -105,6 +106,14 @@ def save(figure: Figure, stem: Path) -> None:
     """Write `stem`.svg and `stem`.png; equal figures give equal bytes."""
     for suffix in FILE_OPTIONS:
         save_as(figure, stem.with_suffix(suffix))
+
+
+def svg_text(figure: Figure) -> str:
+    """The text of the SVG file; equal figures give equal texts."""
+    text = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(text, format="svg", **FILE_OPTIONS[".svg"])
+    return text.getvalue()
 
 
 def save_as(figure: Figure, path: Path) -> None:

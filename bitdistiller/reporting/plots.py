@@ -1,8 +1,9 @@
-"""Perplexity versus bits per weight, and training curves."""
+"""Perplexity and accuracy versus bits per weight, and training curves."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,36 +24,48 @@ MOST_COLUMNS = 3
 
 def perplexity_vs_bits(frame: pd.DataFrame) -> Figure:
     """One panel per model and perplexity evaluation: a point per run, the unquantised model as a line."""
+    return _value_vs_bits(frame[frame["quantity"] == "perplexity"], "No quantised run has a perplexity yet.")
+
+
+def accuracy_vs_bits(frame: pd.DataFrame) -> Figure:
+    """The same, in percent, for every evaluation whose table column is a share."""
+    shares = frame[frame["quantity"] == "fraction"]
+    percent = {name: 100 * shares[name] for name in ("value", "standard_error")}
+    return _value_vs_bits(shares.assign(**percent), "No quantised run has an accuracy yet.")
+
+
+def _value_vs_bits(frame: pd.DataFrame, nothing: str) -> Figure:
     finite = np.isfinite(frame["value"].to_numpy(float, na_value=np.nan))
-    chosen = frame[(frame["kind"] == "perplexity") & frame["main"] & frame["bits_per_weight"].notna() & finite]
+    chosen = frame[frame["main"] & frame["bits_per_weight"].notna() & finite]
     panels = [(key, group) for key, group in chosen.groupby(["model", "evaluation"], sort=False)]
     panels = [(key, group) for key, group in panels if group["group_size"].notna().any()]
     with matplotlib.rc_context(STYLE):
         if not panels:
-            return message_figure("No quantised run has a perplexity yet.")
+            return message_figure(nothing)
         columns = min(len(panels), 2)
         rows = math.ceil(len(panels) / columns)
         figure, axes = new_figure(rows, columns, 4.2)
         for panel in axes[len(panels) :]:
             panel.set_axis_off()
         for panel, (_, group) in zip(axes, panels, strict=False):
-            _draw_perplexity(panel, group)
+            _draw_values(panel, group)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for panel, (_, group) in zip(axes, panels, strict=False):
-            _label_perplexity(panel, group)
+            _label_values(panel, group)
     return figure
 
 
-def _draw_perplexity(panel: Axes, group: pd.DataFrame) -> None:
-    log = group["value"].max() / group["value"].min() >= LOG_FROM
+def _draw_values(panel: Axes, group: pd.DataFrame) -> None:
+    share = group.iloc[0]["quantity"] == "fraction"
+    log = not share and group["value"].max() / group["value"].min() >= LOG_FROM
     quantised = group[group["group_size"].notna()]
     for (method, _), points in quantised.groupby(["method", quantised["format"].str.rstrip("0123456789")], sort=False):
         color, marker = _look(method)
         points = points.sort_values("bits_per_weight")
         x, y = (points[name].to_numpy(float) for name in ("bits_per_weight", "value"))
         error = points["standard_error"].fillna(0).to_numpy(float)
-        kept = np.minimum(error, y * 0.95)
+        kept = np.minimum(error, y if share else y * 0.95)
         panel.errorbar(x, y, yerr=(kept, error), fmt="none", ecolor=color, elinewidth=0.8)
         panel.plot(x, y, marker=marker, color=color, markersize=6, linewidth=0.8, markeredgewidth=0)
     for value in group[group["group_size"].isna()]["value"]:
@@ -67,16 +80,21 @@ def _draw_perplexity(panel: Axes, group: pd.DataFrame) -> None:
     panel.set_xlabel("Bits per weight, scales and zero points included", loc="left")
     kind = ", log scale" if log else ""
     model, label = group.iloc[0]["model_title"], group.iloc[0]["label"]
-    name = label if "perplexity" in label.lower() else f"{label} perplexity"
-    panel.set_title(f"{model}: {name}, lower is better{kind}", pad=10)
+    name = label if share or "perplexity" in label.lower() else f"{label} perplexity"
+    better = ", %, higher" if share else ", lower"
+    panel.set_title(f"{model}: {name}{better} is better{kind}", pad=10)
 
 
-def _label_perplexity(panel: Axes, group: pd.DataFrame) -> None:
+def _printed(row: Any) -> str:
+    return f"{row.value:.1f}" if row.quantity == "fraction" else perplexity(row.value).pretty
+
+
+def _label_values(panel: Axes, group: pd.DataFrame) -> None:
     reference = group[group["group_size"].isna()]
     obstacles = [box for line in panel.lines for box in boxes_along(panel, line)]
     for row in reference.itertuples():
         note = panel.annotate(
-            f"{row.method} {perplexity(row.value).pretty}",
+            f"{row.method} {_printed(row)}",
             (1, row.value),
             xycoords=("axes fraction", "data"),
             xytext=(0, -3),
@@ -89,8 +107,7 @@ def _label_perplexity(panel: Axes, group: pd.DataFrame) -> None:
         obstacles.append(note.get_window_extent())
     points = group[group["group_size"].notna()].sort_values(["value", "run"])
     labels = [
-        (row.bits_per_weight, row.value, f"{row.method} {row.format}  {perplexity(row.value).pretty}")
-        for row in points.itertuples()
+        (row.bits_per_weight, row.value, f"{row.method} {row.format}  {_printed(row)}") for row in points.itertuples()
     ]
     place_labels(panel, labels, obstacles)
 

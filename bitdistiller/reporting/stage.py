@@ -8,13 +8,15 @@ import pandas as pd
 
 from bitdistiller.config import Experiment
 from bitdistiller.plan import Plan
-from bitdistiller.reporting import clip_plot, clip_table, latex, markdown, page, plots
+from bitdistiller.reporting import clip_table, latex, markdown, page
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.card import cards
 from bitdistiller.reporting.collect import Collected, collect
 from bitdistiller.reporting.cost import cost_frame
 from bitdistiller.reporting.cost import render_markdown as render_cost
+from bitdistiller.reporting.figures import CAPTIONS, draw
 from bitdistiller.reporting.plot_style import save
+from bitdistiller.reporting.report.page import render as render_report
 from bitdistiller.reporting.tables import Table
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
@@ -22,13 +24,8 @@ from bitdistiller.stages.files import write_json, write_text
 VERSION = 3
 CARDS = "cards"
 COST = ("cost.csv", "cost.md")
-CAPTIONS = {
-    "perplexity_vs_bits": "Perplexity versus stored bits per weight. The dashed line is the unquantised model.",
-    "training_curves": "Training: loss of every step (thin) and evaluation loss (thick) with its lowest point, "
-    "which is the checkpoint that was kept.",
-    "clip_error": "Clip search: mean squared change of every layer's output on the calibration tokens, without "
-    "clipping (grey) and with the ranges that were chosen (blue), along the depth of the model.",
-}
+REPORT = "report.html"
+ON_THE_TABLES_PAGE = ("perplexity_vs_bits", "training_curves", "clip_error")
 
 
 def run(
@@ -41,11 +38,11 @@ def run(
 ) -> None:
     """
     Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG,
-    coverage.json, cards/<run>.md, cost.csv and cost.md into `output`.
+    coverage.json, cards/<run>.md, cost.csv, cost.md and report.html into `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
-    but those of the cost are byte-identical for identical results. Raises InputError when `experiment.paper` is
-    unknown.
+    but those of the cost and the report are byte-identical for identical results. Raises InputError when
+    `experiment.paper` is unknown.
     """
     collected = collect(experiment, results)
     recipe = experiment.model_dump(mode="json", exclude_defaults=True, exclude={"resources"})
@@ -60,12 +57,14 @@ def run(
     ) as stage:
         table = build_table(experiment, collected)
         _write_tables(stage, table, collected)
-        _write_plots(stage, table, collected)
+        drawn = _write_plots(stage, table, collected)
         coverage = collected.coverage
         write_json(stage.output_file("coverage.json"), coverage.as_json())
         _write_cards(stage, cards(experiment, collected, Path(results)))
         _write_cost(stage, cost_frame(Plan(experiment, Path(results))))
-        stage.finish(counts={"runs": len(coverage.runs), "finished": coverage.finished}, apart=COST)
+        write_text(stage.output_file(REPORT), render_report(collected, Plan(experiment, Path(results)), drawn))
+        counts = {"runs": len(coverage.runs), "finished": coverage.finished}
+        stage.finish(counts=counts, apart=(*COST, REPORT))
 
 
 def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
@@ -88,15 +87,13 @@ def _write_cost(stage: Stage, frame: pd.DataFrame) -> None:
     write_text(stage.output_file(text), render_cost(frame))
 
 
-def _write_plots(stage: Stage, table: Table, collected: Collected) -> None:
-    figures = {
-        "perplexity_vs_bits": plots.perplexity_vs_bits(collected.frame),
-        "training_curves": plots.training_curves(collected.history),
-        "clip_error": clip_plot.clip_error(collected.clips),
-    }
-    inline = []
-    for name, figure in figures.items():
+def _write_plots(stage: Stage, table: Table, collected: Collected) -> dict[str, str]:
+    """Write the plots, and the page of the table with some of them; returns their SVG texts."""
+    texts = {}
+    for name, figure in draw(collected).items():
         stem = stage.output_file(name)
         save(figure, stem)
-        inline.append((name, CAPTIONS[name], stem.with_suffix(".svg").read_text(encoding="utf-8")))
+        texts[name] = stem.with_suffix(".svg").read_text(encoding="utf-8")
+    inline = [(name, CAPTIONS[name], texts[name]) for name in ON_THE_TABLES_PAGE]
     write_text(stage.output_file("main.html"), page.render(table, inline, clip_table.clip_tables(collected.clips)))
+    return texts

@@ -22,6 +22,7 @@ STATUS = {"pending": "pending", "unavailable": "n/a", "absent": ""}
 
 
 FILES = (
+    ("page", "report.html"),
     ("table", "main.html"),
     ("plots", "perplexity_vs_bits.svg"),
     ("", "training_curves.svg"),

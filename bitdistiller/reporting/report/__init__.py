@@ -1,0 +1,1 @@
+"""One page of an experiment: tables, plots, generations, cost, and where every number comes from."""
