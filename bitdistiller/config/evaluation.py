@@ -83,6 +83,7 @@ class GenerativeEvaluation(Writing, Evaluated):
     max_new_tokens: PositiveInt = 512
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
     """0 is greedy decoding; the paper samples GSM8K at 0.2."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     seed: int = 42
 
 
@@ -94,14 +95,26 @@ class MathEvaluation(GenerativeEvaluation):
 
 
 class CodeEvaluation(GenerativeEvaluation):
-    """pass@1 of generated functions, run in the sandbox."""
+    """pass@k of generated functions, run in the sandbox."""
 
     kind: Literal["code"]
     dataset: CodeDataset
+    samples: PositiveInt = 1
+    """Programs written for every problem, each with a seed of its own."""
+    k: tuple[PositiveInt, ...] = (1,)
+    """The pass@k to estimate from them, 1 among them; none above `samples`."""
     timeout: PositiveFloat = 10.0
     """Seconds a program may run."""
     memory_mb: PositiveInt = 512
     """Address space a program may use, in MiB."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if 1 not in self.k or max(self.k) > self.samples:
+            raise ValueError(f"k: {', '.join(map(str, self.k))}; accepted: 1 and others up to samples ({self.samples})")
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(f"samples: {self.samples} greedy programs are all the same; give a temperature above 0")
+        return self
 
 
 class MultipleChoiceEvaluation(Evaluated):

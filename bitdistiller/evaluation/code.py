@@ -1,9 +1,10 @@
-"""Generated functions, run with their tests in the sandbox: pass@1 (docs/method.md 5)."""
+"""Generated functions, run with their tests in the sandbox: pass@k (docs/method.md 5)."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,8 @@ class CodeDataset:
 
 def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written) -> tuple[list[Record], Record]:
     """
-    One record per problem: prompt, completion, program, and how it ended (`status`, `detail`, `passed`).
+    One record per program: prompt, completion, program, and how it ended (`status`, `detail`, `passed`); where a
+    problem has several, one after the other, `attempt` is the number of each.
 
     `passed` is None, with the reason in `detail`, where this machine offers no isolation: nothing is run then.
     """
@@ -55,26 +57,45 @@ def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written
     items = everything[: evaluation.max_items]
     starts = [column(row, "prompt", where=evaluation.dataset) for row in items]
     checks = [_checks(row, evaluation.dataset) for row in items]
-    prompts = [dataset.prompt(start) for start in starts]
-    found = answers(stage, evaluation, evaluation.dataset, prompts, subject)
-    programs = [start + dataset.body(answer["completion"]) for start, answer in zip(starts, found, strict=True)]
-    outcomes = run_programs(stage, evaluation, programs, checks, Sandbox.probe())
+    tries = [(index, attempt) for index in range(len(items)) for attempt in range(evaluation.samples)]
+    prompts = [dataset.prompt(starts[index]) for index, _ in tries]
+    found = answers(stage, evaluation, evaluation.dataset, prompts, subject, [attempt for _, attempt in tries])
+    programs = [starts[i] + dataset.body(answer["completion"]) for (i, _), answer in zip(tries, found, strict=True)]
+    outcomes = run_programs(stage, evaluation, programs, [checks[index] for index, _ in tries], Sandbox.probe())
+    several = evaluation.samples > 1
     records = [
-        {"id": _name(row, index), "prompt": prompt, **answer, "program": program, **outcome}
-        for index, (row, prompt, answer, program, outcome) in enumerate(
-            zip(items, prompts, found, programs, outcomes, strict=True)
+        {"id": _name(items[index], index)}
+        | ({"attempt": attempt} if several else {})
+        | {"prompt": prompt, **answer, "program": program, **outcome}
+        for (index, attempt), prompt, answer, program, outcome in zip(
+            tries, prompts, found, programs, outcomes, strict=True
         )
     ]
     limits = {"timeout": evaluation.timeout, "memory_mb": evaluation.memory_mb}
+    limits |= {"samples": evaluation.samples} if several else {}
     return records, protocol(evaluation, evaluation.dataset) | limits | total(len(items), len(everything))
 
 
-def measure(records: Sequence[Record], _: CodeEvaluation) -> dict[str, Metric]:
-    """The share of all problems whose only attempt passed its tests."""
+def measure(records: Sequence[Record], evaluation: CodeEvaluation) -> dict[str, Metric]:
+    """pass@k, the estimate of every problem averaged over all problems; standard errors are over problems."""
+    by_problem = slices(records, evaluation.samples)
     not_run = [record["detail"] for record in records if record["passed"] is None]
     if not_run:
-        return {"pass@1": unmeasured(f"not run: {not_run[0]}", len(records), UNIT, higher_is_better=True)}
-    return {"pass@1": proportion([float(record["passed"]) for record in records], UNIT)}
+        reason = f"not run: {not_run[0]}"
+        return {f"pass@{k}": unmeasured(reason, len(by_problem), UNIT, higher_is_better=True) for k in evaluation.k}
+    passed = [sum(record["passed"] for record in tries) for tries in by_problem]
+    return {f"pass@{k}": proportion([pass_at(k, evaluation.samples, c) for c in passed], UNIT) for k in evaluation.k}
+
+
+def pass_at(k: int, n: int, c: int) -> float:
+    """
+    `1 - C(n - c, k) / C(n, k)`: the unbiased estimate of pass@k from n programs of which c passed.
+
+    As a product, whose factors are all in 0..1 (Chen et al., arXiv 2107.03374, equation 1).
+    """
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
 def run_programs(

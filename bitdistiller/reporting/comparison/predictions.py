@@ -31,7 +31,7 @@ KINDS: dict[str, Kind] = {
     "perplexity": Kind("nll", higher_is_better=False, weight="tokens", names=("index",)),
     "agreement": Kind("kl", higher_is_better=False, weight="tokens", names=("index",)),
     "math": Kind("correct", higher_is_better=True),
-    "code": Kind("passed", higher_is_better=True),
+    "code": Kind("passed", higher_is_better=True, names=("id", "attempt")),
     "multiple_choice": Kind("", higher_is_better=True, names=("task", "id")),
 }
 """By kind of evaluation; that of multiple choice counts the metric of its protocol."""
