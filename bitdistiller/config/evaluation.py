@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from bitdistiller.config.base import Dtype, Section
+from bitdistiller.config.base import Dtype, Name, Section
 from bitdistiller.config.data import Writing
 
 PerplexityDataset = Literal["wikitext2", "c4", "text", "demo-text"]
@@ -140,6 +140,17 @@ Evaluation = Annotated[
     PerplexityEvaluation | AgreementEvaluation | MathEvaluation | CodeEvaluation | MultipleChoiceEvaluation,
     Field(discriminator="kind"),
 ]
+
+
+class Average(Section):
+    """A column of the table that is the mean of others."""
+
+    of: Annotated[tuple[Name, ...], Field(min_length=2)]
+    """Evaluations whose table column is a share; the average is there for runs that have all of them."""
+    label: str | None = None
+    """Column heading; the default is the average's name."""
+    published: str | None = None
+    """The metric's name in reporting/papers/*.csv."""
 
 
 class EvaluateRecipe(Section):

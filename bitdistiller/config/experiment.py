@@ -9,11 +9,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from bitdistiller.config.base import Name, Section
 from bitdistiller.config.calibration import Calibration
 from bitdistiller.config.data import Mix
-from bitdistiller.config.evaluation import Evaluation
+from bitdistiller.config.evaluation import Average, Evaluation
 from bitdistiller.config.models import Model
 from bitdistiller.config.runs import METHODS, Run
 from bitdistiller.config.training import Training, check_trained_scales
 
+SHARES = ("math", "code", "multiple_choice")
+"""Kinds of evaluation whose table column is a share of items."""
 RESERVED_RUN_NAMES = ("base", "clip", "grams", "mixes")
 
 
@@ -66,6 +68,8 @@ class Experiment(Section):
     mixes: dict[Name, Mix] = {}
     trainings: dict[Name, Training] = {}
     evaluations: dict[Name, Evaluation] = {}
+    averages: dict[Name, Average] = {}
+    """Further columns of the table, after those of the evaluations."""
     runs: Annotated[dict[Name, Run], Field(min_length=1)]
     resources: Resources = Resources()
 
@@ -93,12 +97,26 @@ class Experiment(Section):
                         f"runs.{name}.nodes: {run.nodes}, but the engine of training {run.training!r} is single, which "
                         f"is one process; accepted: {engines}"
                     )
+        for name, average in self.averages.items():
+            if name in self.evaluations:
+                raise ValueError(f"averages.{name}: an evaluation has this name; choose another")
+            shares = [key for key, value in self.evaluations.items() if value.kind in SHARES]
+            for part in average.of:
+                if part not in shares:
+                    raise ValueError(
+                        f"averages.{name}.of: {part!r} is no evaluation with a share; there are {', '.join(shares)}"
+                    )
         for name, mix in self.mixes.items():
             if mix.teacher not in self.models:
                 raise ValueError(
                     f"mixes.{name}.teacher: {mix.teacher!r} is not defined; defined: {', '.join(self.models)}"
                 )
         return self
+
+    def columns_of(self, run: str) -> list[str]:
+        """Names of a run's columns in the table: its evaluations, and the averages that it has all parts of."""
+        found = self.evaluations_of(run)
+        return found + [name for name, average in self.averages.items() if set(average.of) <= set(found)]
 
     def evaluations_of(self, run: str) -> list[str]:
         """

@@ -14,7 +14,7 @@ from bitdistiller.reporting import quantities
 from bitdistiller.reporting.collect import Collected
 from bitdistiller.reporting.notes import Footnotes, general_notes, items_note, protocol_difference
 from bitdistiller.reporting.published import PublishedNumber
-from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, in_table_order, label
+from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, column, in_table_order, label
 from bitdistiller.reporting.tables import Cell, Column, Row, Section, Table
 from bitdistiller.reporting.tidy import published_number
 
@@ -28,8 +28,8 @@ class _Builder:
     def __init__(self, experiment: Experiment, collected: Collected) -> None:
         self.experiment, self.collected = experiment, collected
         self.runs = in_table_order(experiment)
-        asked = {name for identity in self.runs for name in experiment.evaluations_of(identity.run)}
-        self.names = [name for name in experiment.evaluations if name in asked]
+        asked = {name for identity in self.runs for name in experiment.columns_of(identity.run)}
+        self.names = [name for name in (*experiment.evaluations, *experiment.averages) if name in asked]
         self.main = collected.frame[collected.frame["main"]].set_index(["run", "evaluation"])
         self.footnotes = Footnotes()
 
@@ -39,8 +39,8 @@ class _Builder:
         cells = {i.run: [self._cell(i, name, usual[name]) for name in self.names] for i in self.runs}
         groups = [list(group) for _, group in groupby(self.runs, key=lambda i: (i.model, i.bits))]
         for group in groups:
-            for index, column in enumerate(columns):
-                _mark_best([cells[i.run] for i in group], index, column.higher_is_better)
+            for index, heading in enumerate(columns):
+                _mark_best([cells[i.run] for i in group], index, heading.higher_is_better)
         rows = {i.run: self._row(i, cells[i.run]) for i in self.runs}
         return Table(
             title=self.experiment.title or f"Experiment {self.experiment.experiment}",
@@ -53,17 +53,20 @@ class _Builder:
 
     def _column(self, name: str) -> Column:
         of_column = self.main[self.main.index.get_level_values("evaluation") == name]
-        better = set(of_column["higher_is_better"]) or {self.experiment.evaluations[name].kind not in LOWER_IS_BETTER}
-        compared = [i for i in self.runs if name in self.experiment.evaluations_of(i.run) and self._published(i, name)]
+        better = set(of_column["higher_is_better"]) or {self._kind(name) not in LOWER_IS_BETTER}
+        compared = [i for i in self.runs if name in self.experiment.columns_of(i.run) and self._published(i, name)]
         difference = protocol_difference(self.experiment, self.collected, compared, name) if compared else ""
         mark = self.footnotes.add(difference) if difference else ""
         return Column(name, label(self.experiment, name), better == {True}, bool(compared), mark)
+
+    def _kind(self, name: str) -> str:
+        return getattr(column(self.experiment, name), "kind", "average")
 
     def _published(self, identity: RunIdentity, name: str) -> PublishedNumber | None:
         return published_number(self.experiment, identity, name, self.collected.published)
 
     def _cell(self, identity: RunIdentity, name: str, usual_n: int | None) -> Cell:
-        if name not in self.experiment.evaluations_of(identity.run):
+        if name not in self.experiment.columns_of(identity.run):
             return Cell("absent")
         published = self._published(identity, name)
         if (identity.run, name) not in self.main.index:

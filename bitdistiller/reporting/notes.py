@@ -9,7 +9,7 @@ import pandas as pd
 
 from bitdistiller.config import Experiment
 from bitdistiller.reporting.collect import Collected
-from bitdistiller.reporting.runs import RunIdentity, label
+from bitdistiller.reporting.runs import RunIdentity, column, label
 from bitdistiller.reporting.tables import Column, Row
 
 DIFFERENCES = (
@@ -52,7 +52,7 @@ def protocol_difference(
     experiment: Experiment, collected: Collected, compared: list[RunIdentity], evaluation: str
 ) -> str:
     """One sentence on where our protocol differs from the paper's for the runs that are compared, or an empty text."""
-    published, name = collected.published, experiment.evaluations[evaluation].published
+    published, name = collected.published, column(experiment, evaluation).published
     ours, theirs = [], []
     for entry in published.protocol(name) if published and name else []:
         values = _our_values(experiment, collected, compared, evaluation, entry.key)
@@ -71,7 +71,7 @@ def _our_values(
     if key == "n":
         rows = _measured(collected, evaluation)
         return sorted({int(n) for n in rows[rows["run"].isin([i.run for i in compared])]["n"].dropna()})
-    configured = getattr(experiment.evaluations[evaluation], key, None)
+    configured = getattr(column(experiment, evaluation), key, None)
     values = [collected.protocols.get((i.run, evaluation), {}).get(key, configured) for i in compared]
     return sorted({value for value in values if isinstance(value, (int, float, str))}, key=str)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bitdistiller.config import METHODS, Evaluation, Experiment, MultipleChoiceEvaluation
+from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation
 
 FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
 MAIN_METRIC = {"perplexity": "perplexity", "agreement": "kl", "math": "exact_match", "code": "pass@1"}
@@ -78,6 +78,11 @@ def main_metric(evaluation: Evaluation) -> str:
     return MAIN_METRIC[evaluation.kind]
 
 
-def label(experiment: Experiment, evaluation: str) -> str:
-    """Column heading of an evaluation."""
-    return experiment.evaluations[evaluation].label or evaluation
+def column(experiment: Experiment, name: str) -> Evaluation | Average:
+    """The evaluation or the average that a column of the table is called after."""
+    return experiment.evaluations[name] if name in experiment.evaluations else experiment.averages[name]
+
+
+def label(experiment: Experiment, name: str) -> str:
+    """Column heading of an evaluation or an average."""
+    return column(experiment, name).label or name

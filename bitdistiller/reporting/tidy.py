@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from bitdistiller.config import Experiment
+from bitdistiller.reporting.averages import average
 from bitdistiller.reporting.differences import difference, published_items
 from bitdistiller.reporting.published import Published, PublishedNumber
-from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, label, main_metric
+from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, column, label, main_metric
 from bitdistiller.reporting.sources import ExportFile, Metric, MetricsFile
 
 COLUMNS = {
@@ -57,8 +58,9 @@ def frame(
     published: Published | None,
 ) -> pd.DataFrame:
     """All that was measured, in the order of the table."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for identity in identities:
+        before = len(rows)
         for name in experiment.evaluations_of(identity.run):
             if (identity.run, name) in metrics:
                 fixed = _fixed(experiment, identity, name, exports.get(identity.run))
@@ -66,6 +68,11 @@ def frame(
                 wanted = main_metric(experiment.evaluations[name])
                 items = published_items(published, experiment.evaluations[name].published)
                 rows += [fixed | row for row in _measured(metrics[identity.run, name], wanted, number, items)]
+        for name, chosen in experiment.averages.items():
+            row = average(chosen, name, label(experiment, name), rows[before:])
+            if row is not None:
+                number = published_number(experiment, identity, name, published)
+                rows.append(row | _beside(row, number, None) | _as_published(number, row["kind"]))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -73,7 +80,7 @@ def published_number(
     experiment: Experiment, identity: RunIdentity, evaluation: str, published: Published | None
 ) -> PublishedNumber | None:
     """The paper's number for the cell of a run and an evaluation, where there is one."""
-    name = experiment.evaluations[evaluation].published
+    name = column(experiment, evaluation).published
     if published is None or name is None:
         return None
     return published.find(
@@ -104,11 +111,14 @@ def _measured(
     rows = []
     for metric, entry in content.metrics.items():
         row, theirs = _entry(entry, content.kind), number if metric == main else None
-        apart, error = difference(entry.value, entry.standard_error, theirs, items, row["quantity"])
         row |= {"kind": content.kind, "metric": metric, "main": metric == main}
-        row |= {"difference": apart, "difference_standard_error": error}
-        rows.append(row | _as_published(theirs, content.kind))
+        rows.append(row | _beside(row, theirs, items) | _as_published(theirs, content.kind))
     return rows
+
+
+def _beside(row: dict[str, Any], theirs: PublishedNumber | None, items: int | None) -> dict[str, Any]:
+    apart, error = difference(row["value"], row["standard_error"], theirs, items, row["quantity"])
+    return {"difference": apart, "difference_standard_error": error}
 
 
 def _entry(entry: Metric, kind: str) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def test_an_unknown_key_at_any_depth(path):
         ("runs.int2.calibration", "d", "runs.int2.calibration: 'd' is not defined; defined: c"),
         ("runs.full.evaluations", ["e", "f"], "runs.full.evaluations: 'f' is not defined; defined: e"),
         ("runs.clip", {"model": "m", "method": "16-bit"}, "runs.clip: this name is used by the workflow"),
+        ("averages", {"e": {"of": ["e", "e"]}}, "averages.e: an evaluation has this name"),
+        ("averages", {"a": {"of": ["e", "x"]}}, "averages.a.of: 'e' is no evaluation with a share"),
         ("runs.int2.nodes", 0, "runs.int2.nodes: input should be greater than 0, not 0"),
         ("runs.full.nodes", 2, "runs.full: method 16-bit takes no nodes"),
         ("runs.int2.group_size", 0, "runs.int2.group_size: input should be greater than 0, not 0"),

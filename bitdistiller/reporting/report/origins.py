@@ -26,14 +26,21 @@ def origins(collected: Collected, plan: Plan) -> dict[str, Origin]:
     stages: dict[Path, Origin] = {}
     found: dict[str, Origin] = {}
     for (run, evaluation), rows in collected.frame.groupby(["run", "evaluation"], sort=False):
-        directory = plan.evaluation(run, evaluation)
         first = rows.iloc[0]
-        found[f"{run}/{evaluation}"] = {
+        origin: Origin = {
             "title": f"{first['model_title']}, {first['method']} {first['format']}: {first['label']}",
             "metrics": [_metric(row) for row in rows.itertuples()],
-            "files": [str(directory / name) for name in ("metrics.json", "predictions.jsonl")],
-            "protocol": collected.protocols.get((run, evaluation), {}),
             "published": _published(rows),
+        }
+        if evaluation in plan.experiment.averages:
+            mean = {"mean of": ", ".join(plan.experiment.averages[evaluation].of)}
+            found[f"{run}/{evaluation}"] = origin | {"files": {}, "protocol": mean, "stages": []}
+            continue
+        directory = plan.evaluation(run, evaluation)
+        files = {"metrics": "metrics.json", "predictions": "predictions.jsonl"}
+        found[f"{run}/{evaluation}"] = origin | {
+            "files": {name: str(directory / file) for name, file in files.items()},
+            "protocol": collected.protocols.get((run, evaluation), {}),
             "stages": [stages.setdefault(path, _stage(path)) for path in (*_before(plan, run), directory)],
         }
     return found

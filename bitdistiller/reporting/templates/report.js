@@ -30,7 +30,7 @@
     body.replaceChildren();
     for (const metric of origin.metrics) body.append(element("h3", metric.metric), list({ ...metric, metric: null }));
     if (origin.published) body.append(list({ paper: origin.published }));
-    body.append(element("h3", "Files"), list({ metrics: origin.files[0], predictions: origin.files[1] }));
+    if (Object.keys(origin.files).length) body.append(element("h3", "Files"), list(origin.files));
     body.append(element("h3", "How it was measured"), list(origin.protocol));
     for (const stage of origin.stages) {
       body.append(element("h3", stage.missing ? `${stage.stage}: provenance is missing` : stage.stage));

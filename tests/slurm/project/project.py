@@ -22,6 +22,7 @@ TRAIN = Path("work/tiny/int2/train")
 EXEMPT = (
     "provenance.json",
     "cost.",
+    "report.html",
     "training_curves",
     ".snakemake_timestamp",
     "tables/faults/digest.json",

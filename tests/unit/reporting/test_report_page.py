@@ -93,7 +93,7 @@ def test_provenance_names_files_protocol_and_stages(experiment, results, page):
         write_provenance(directory, stage)
         (directory / "digest.json").write_text("{}")
     origin = page().json["int2/arithmetic"]
-    assert origin["files"][0] == str(plan.evaluation("int2", "arithmetic") / "metrics.json")
+    assert origin["files"]["metrics"] == str(plan.evaluation("int2", "arithmetic") / "metrics.json")
     assert origin["protocol"] == {"temperature": 0.0}
     stages = {stage["directory"]: stage for stage in origin["stages"]}
     assert next(iter(stages)) == str(plan.base("teacher"))

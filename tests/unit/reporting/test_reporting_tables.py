@@ -262,6 +262,22 @@ def test_differences(value, error, text, n, quantity, expected):
     assert found == pytest.approx(expected)
 
 
+def test_averages_are_recomputed_and_compared(results):
+    averages = {"avg": {"of": ["arithmetic", "code"], "label": "Avg", "published": "avg"}}
+    experiment = make_experiment(**LLAMA, averages=averages)
+    frame = collect(experiment, results).frame
+    row = frame[(frame["run"] == "int2") & (frame["evaluation"] == "avg")].iloc[0]
+    parts = frame[(frame["run"] == "int2") & frame["evaluation"].isin(["arithmetic", "code"])]
+    assert row["value"] == pytest.approx((0.71 + 0.69) / 2)
+    assert row["standard_error"] == pytest.approx(math.hypot(*parts["standard_error"]) / 2)
+    assert row["difference"] == pytest.approx(0.70 - 0.4918)
+    table = table_of(experiment, results)
+    assert table.columns[-1].label == "Avg"
+    assert cells(table)["int2"][-1].value.plain == "70.00"
+    (results / "teacher" / "int2" / "evaluation" / "code" / "metrics.json").unlink()
+    assert cells(table_of(experiment, results))["int2"][-1].status == "pending"
+
+
 def test_latex_rows_have_as_many_fields_as_columns(results):
     text = latex.render(table_of(make_experiment(**LLAMA), results))
     (columns,) = re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}", text)
