@@ -33,6 +33,7 @@ rule tabulate:
             for name in REPORTED
             if name.endswith(".svg")
         ],
+        multiext(str(plan.tables / "ablation"), ".csv", ".md", ".tex"),
         directory(plan.tables / "cards"),
         plan.tables / "clip_error.md",
         plan.tables / "cost.md",

@@ -5,6 +5,7 @@ An experiment file holds models, mixes, calibrations, trainings, evaluations and
 `python -m bitdistiller schema` writes `workflow/schemas/config.schema.json` from these classes.
 """
 
+from bitdistiller.config.ablation import Ablation
 from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Fraction, LossName, Name, Section
 from bitdistiller.config.calibration import (
     SEARCH_ONLY,
@@ -52,6 +53,7 @@ __all__ = [
     "OFFICIAL_TASKS",
     "RESERVED_RUN_NAMES",
     "SEARCH_ONLY",
+    "Ablation",
     "AgreementEvaluation",
     "Average",
     "BaselineRecipe",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from bitdistiller.config.ablation import Ablation, expand
 from bitdistiller.config.base import Name, Section
 from bitdistiller.config.calibration import Calibration
 from bitdistiller.config.data import Mix
@@ -70,8 +71,15 @@ class Experiment(Section):
     evaluations: dict[Name, Evaluation] = {}
     averages: dict[Name, Average] = {}
     """Further columns of the table, after those of the evaluations."""
+    ablation: Ablation | None = None
+    """Runs that differ from another one in a single choice each."""
     runs: Annotated[dict[Name, Run], Field(min_length=1)]
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ablation_runs(cls, content: Any) -> Any:
+        return expand(content)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

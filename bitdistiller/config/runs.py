@@ -31,6 +31,7 @@ METHODS: dict[str, Method] = {
     "awq": Method(title="AWQ", baseline=True, formats=INTEGERS),
     "autoround": Method(title="AutoRound", baseline=True, formats=INTEGERS),
     "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
+    "distilled": Method(title="Distilled, unclipped", train=True),
 }
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from bitdistiller.config import Experiment
 from bitdistiller.plan import Plan
-from bitdistiller.reporting import clip_table, latex, markdown, page
+from bitdistiller.reporting import ablation, clip_table, latex, markdown, page
+from bitdistiller.reporting.ablation import ablation_frame
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.card import cards
 from bitdistiller.reporting.collect import Collected, collect
@@ -38,7 +39,8 @@ def run(
 ) -> None:
     """
     Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG,
-    coverage.json, cards/<run>.md, cost.csv, cost.md and report.html into `output`.
+    ablation.csv, ablation.md, ablation.tex, coverage.json, cards/<run>.md, cost.csv, cost.md and report.html into
+    `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
     but those of the cost and the report are byte-identical for identical results. Raises InputError when
@@ -60,6 +62,7 @@ def run(
         drawn = _write_plots(stage, table, collected)
         coverage = collected.coverage
         write_json(stage.output_file("coverage.json"), coverage.as_json())
+        _write_ablation(stage, experiment, ablation_frame(experiment, collected, Path(results)))
         _write_cards(stage, cards(experiment, collected, Path(results)))
         _write_cost(stage, cost_frame(Plan(experiment, Path(results))))
         write_text(stage.output_file(REPORT), render_report(collected, Plan(experiment, Path(results)), drawn))
@@ -73,6 +76,12 @@ def _write_tables(stage: Stage, table: Table, collected: Collected) -> None:
     write_text(stage.output_file("main.tex"), latex.render(table))
     write_text(stage.output_file("clip_error.csv"), collected.clips.to_csv(index=False, lineterminator="\n"))
     write_text(stage.output_file("clip_error.md"), clip_table.render(clip_table.clip_tables(collected.clips)))
+
+
+def _write_ablation(stage: Stage, experiment: Experiment, frame: pd.DataFrame) -> None:
+    write_text(stage.output_file("ablation.csv"), frame.to_csv(index=False, lineterminator="\n"))
+    write_text(stage.output_file("ablation.md"), ablation.render_markdown(experiment, frame))
+    write_text(stage.output_file("ablation.tex"), ablation.render_latex(experiment, frame))
 
 
 def _write_cards(stage: Stage, texts: dict[str, str]) -> None:

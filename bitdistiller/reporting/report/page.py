@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bitdistiller.plan import Plan
-from bitdistiller.reporting import clip_table, cost
+from bitdistiller.reporting import ablation, clip_table, cost
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import Collected
 from bitdistiller.reporting.figures import CAPTIONS, draw
@@ -35,10 +35,10 @@ def render(collected: Collected, plan: Plan, drawn: Mapping[str, str] | None = N
     )
     style = "".join(loader.get_source(environment, name)[0] for name in ("page.css", "report.css"))
     table = build_table(plan.experiment, collected)
-    costs = cost.cost_frame(plan)
+    experiment, costs = plan.experiment, cost.cost_frame(plan)
+    studied = ablation.ablation_frame(experiment, collected, plan.results)
     values = {
         "table": table,
-        "experiment": plan.experiment,
         "headlines": headlines(table),
         "coverage": coverage(collected, plan),
         "figures": [(name, CAPTIONS[name], inline_svg(svg, name, CAPTIONS[name])) for name, svg in drawn.items()],
@@ -46,6 +46,8 @@ def render(collected: Collected, plan: Plan, drawn: Mapping[str, str] | None = N
         "clip_headings": clip_table.HEADINGS,
         "clip_note": clip_table.NOTE,
         "samples": samples(collected, plan),
+        "ablation": ablation.table_rows(experiment, studied) if experiment.ablation else [],
+        "ablation_note": ablation.NOTE,
         "cost_headings": cost.HEADINGS,
         "cost_rows": cost.summary(costs),
         "cost_note": cost.NOTE,
