@@ -12,7 +12,7 @@ from helpers.tiny import SENTENCES, write_model
 
 SHARDS = 2
 BATCH = 2
-BATCHES = 40
+BATCHES = 100
 """Batches of generation in a shard."""
 STEPS = 120
 SAVE_EVERY = 5
