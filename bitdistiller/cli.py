@@ -31,7 +31,6 @@ from bitdistiller.arguments import (
 from bitdistiller.cluster.commands import commands as cluster
 from bitdistiller.errors import BitDistillerError, InputError
 from bitdistiller.evaluation.commands import commands as measuring
-from bitdistiller.export.commands import commands as packing
 from bitdistiller.recipes import load_experiment, load_recipe
 from bitdistiller.reporting.commands import commands as reporting
 
@@ -43,7 +42,7 @@ app = typer.Typer(
     "Every stage can be killed at any moment; the same command goes on where it was.",
 )
 
-for room in (packing, measuring, reporting, cluster):
+for room in (measuring, reporting, cluster):
     app.add_typer(room)
 
 
