@@ -55,7 +55,7 @@ def predict(stage: Stage, evaluation: CodeEvaluation, subject: Subject | Written
     dataset = DATASETS[evaluation.dataset]
     everything = rows(evaluation.dataset, evaluation.path)
     items = everything[: evaluation.max_items]
-    starts = [column(row, "prompt", where=evaluation.dataset) for row in items]
+    starts = [_start(row, evaluation.dataset) for row in items]
     checks = [_checks(row, evaluation.dataset) for row in items]
     tries = [(index, attempt) for index in range(len(items)) for attempt in range(evaluation.samples)]
     prompts = [dataset.prompt(starts[index]) for index, _ in tries]
@@ -124,7 +124,17 @@ def _record(outcome: Outcome) -> Record:
     return {"status": outcome.status, "detail": outcome.detail, "passed": outcome.passed}
 
 
+def _start(row: Row, where: str) -> str:
+    """The start of the program: the row's prompt, or of MBPP's own rows the task and its first test as a docstring."""
+    if row.get("prompt") is not None or not row.get("test_list"):
+        return column(row, "prompt", where=where)
+    return f'"""\n{column(row, "text", where=where)}\n{row["test_list"][0]}\n"""\n'
+
+
 def _checks(row: Row, where: str) -> str:
+    if row.get("test_list"):
+        setup = row.get("test_setup_code") or ""
+        return "\n".join([DATASETS[where].imports + setup, *row["test_list"], ""])
     test, entry_point = (column(row, name, where=where) for name in ("test", "entry_point"))
     return f"{DATASETS[where].imports}{test}\n\ncheck({entry_point})\n"
 

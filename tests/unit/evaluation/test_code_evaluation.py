@@ -88,6 +88,26 @@ def test_canonical_solutions_pass(test_data, sandbox, answering, evaluation_of, 
     assert metrics["metrics"]["pass@1"]["n"] == count
 
 
+def test_solutions_of_the_authors_mbpp_file_pass(test_data, sandbox, answering, evaluation_of):
+    """Its rows have a text and a list of tests; the tests of some need what their own solution imports."""
+    path, count = test_data / "datasets" / "mbpp" / "mbpp_test.jsonl.gz", 40
+    solutions = {row["text"]: f"```python\n{row['code']}\n```" for row in rows("mbpp", path, count)}
+    subject = answering(solutions, context=4096)
+    metrics, predictions, _ = evaluation_of(subject, kind="code", dataset="mbpp", path=path, max_items=count)
+    assert [line["id"] for line in predictions if not line["passed"]] == []
+    assert (metrics["metrics"]["pass@1"]["n"], metrics["metrics"]["pass@1"]["total"]) == (count, 500)
+    first = predictions[0]["program"]
+    assert first.startswith('"""\nWrite a python function to remove first and last occurrence')
+    assert 'assert remove_Occ("hello","l") == "heo"\n"""\ndef remove_Occ(s,ch):' in first
+
+
+def test_one_failed_test_of_a_list_is_a_failure(sandbox, answering, evaluation_of, write_lines):
+    row = {"task_id": 1, "text": "Double x.", "test_list": ["assert f(1) == 2", "assert f(2) == 4"]}
+    subject = answering({"Double": "```python\ndef f(x):\n    return 2\n```"}, context=4096)
+    _, (line,), _ = evaluation_of(subject, kind="code", dataset="mbpp", path=write_lines([row]))
+    assert line["passed"] is False
+
+
 def demo_rows():
     test = "def check(candidate):\n    assert candidate(2) == 4\n"
     names = ("right", "wrong", "exit", "loop", "syntax", "empty")
