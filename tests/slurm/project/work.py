@@ -26,8 +26,13 @@ def batches(shard: Path) -> dict[str, tuple[int, int]]:
 
 
 def repeated_steps(train: Path) -> list[int]:
-    """The steps that each attempt of a training after the first did again, from the history that all append to."""
-    lines = list(read_json_lines(train / "state" / "history.jsonl", torn=True))
+    """
+    The steps that each attempt of a training after the first did again, from the history that all append to.
+
+    Before the first step there is none: gamma is progress too.
+    """
+    path = train / "state" / "history.jsonl"
+    lines = list(read_json_lines(path, torn=True)) if path.exists() else []
     starts = [line for line in lines if line["event"] == "start"]
     last = {line["attempt"]: line["step"] for line in lines if line["event"] == "step"}
     pairs = itertools.pairwise(starts)
