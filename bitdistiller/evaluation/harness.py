@@ -64,13 +64,13 @@ class StagedModel(HFLM):
         Where a tokenizer draws the end of the context and all that follows into one token (unknown characters without
         byte fallback, say), lm-eval gives up; here such a continuation is tokenised by itself.
         """
-        apart = [self.tokenizer.encode(text, add_special_tokens=False) for text in (context, continuation)]
-        if not apart[1]:
-            raise InputError(f"the choice {continuation!r} has no token in this model's vocabulary")
+        before, after = ([], []) if self.separate else super()._encode_pair(context, continuation)
         if self.separate:
-            return apart[0], apart[1]
-        joint = super()._encode_pair(context, continuation)
-        return joint if joint[1] else (joint[0], apart[1])
+            before = self.tokenizer.encode(context, add_special_tokens=False)
+        after = after or self.tokenizer.encode(continuation, add_special_tokens=False)
+        if not after:
+            raise InputError(f"the choice {continuation!r} has no token in this model's vocabulary")
+        return before, after
 
     def get_model_info(self) -> dict[str, Any]:
         """Nothing: lm-eval would ask the hub."""

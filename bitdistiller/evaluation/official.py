@@ -16,6 +16,8 @@ from bitdistiller.errors import InputError
 from bitdistiller.stages.files import json_line, write_text
 
 DEFINITIONS = Path(lm_eval.tasks.__file__).parent
+NO_YES = ("no", "yes")
+"""The choices of a question that comes without."""
 SUBJECTS = "mmlu/default/mmlu_{}.yaml"
 
 
@@ -121,8 +123,7 @@ def write_tasks(name: str, path: Path, few_shot: int, folder: Path) -> list[str]
     splits = {task.split: split_file(path, task.split)}
     if few_shot and path.is_dir():
         splits[task.examples] = split_file(path, task.examples)
-    rows = {split: [_official(task, name, row, index) for index, row in enumerate(load_rows(file))]
-            for split, file in splits.items()}  # fmt: skip
+    rows = {split: _official_rows(task, name, file) for split, file in splits.items()}
     parts = dict(_parts(name, task, rows))
     for part, (definition, of_part) in parts.items():
         _write(folder, part, definition, of_part, task)
@@ -140,11 +141,17 @@ def split_file(path: Path, split: str) -> Path:
     return found[0]
 
 
+def _official_rows(task: Official, name: str, file: Path) -> list[Row]:
+    return [_official(task, name, row, index) for index, row in enumerate(load_rows(file))]
+
+
 def _official(task: Official, name: str, row: Row, index: int) -> Row:
     named = {key: row[key] for key in ("id", "subject") if key in row}
     if all(key in row for key in task.columns) and "gold" not in row:
         return row
     try:
+        if row["gold"] not in range(len(row.get("choices", NO_YES))):
+            raise ValueError
         return named | task.adapt(row)
     except (KeyError, ValueError, IndexError, TypeError, AttributeError):
         theirs = ", ".join(task.columns)

@@ -45,6 +45,8 @@ def predict(stage: Stage, evaluation: PerplexityEvaluation, subject: Subject) ->
     length = chunk_length(evaluation.chunk_length, subject.context)
     documents = document_texts(evaluation)
     ids = text_tokens(documents, subject.tokenizer, evaluation.bos)
+    if evaluation.stride is not None and evaluation.stride > length:
+        raise InputError(f"stride: {evaluation.stride} would leave out tokens between windows of {length}")
     found = chunks(len(ids), length) if evaluation.stride is None else windows(len(ids), length, evaluation.stride)
     spans = found[: evaluation.max_chunks]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 
 from bitdistiller.errors import InputError
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.stages.provenance import device
 
 SEED = 0
 
@@ -118,13 +118,8 @@ def _once(model: Any, load: Load) -> tuple[float, float]:
 
 
 def machine() -> str:
-    """GPU or processor, threads and versions in one line."""
-    torch_version = torch.__version__.partition("+")[0]
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, torch {torch_version}"
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch_version}"
+    """GPUs or processor, threads and version in one line."""
+    return f"{device()}, {torch.get_num_threads()} threads, torch {torch.__version__.partition('+')[0]}"
 
 
 def _now() -> float:

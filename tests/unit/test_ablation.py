@@ -88,6 +88,9 @@ def test_an_expanded_experiment_is_read_back_as_it_is():
         ({"vary": {"colour": ["red"]}}, "ablation.vary.colour: unknown factor; accepted: clip, samples, format"),
         ({"vary": {"clip": ["hard"]}}, "ablation.vary.clip: 'hard'; accepted: off"),
         ({"vary": {"format": ["int2"]}}, "ablation.vary.format: 'int2' is the base's own"),
+        ({"vary": {"group_size": [128]}}, "ablation.vary.group_size: 128 is the base's own"),
+        ({"vary": {"loss": ["cakld"]}}, "ablation.vary.loss: 'cakld' is the base's own"),
+        ({"base": ["int2"]}, "ablation.base"),
         ({"vary": {"samples": [2]}}, "ablation.vary.samples: 2; accepted: shares between 0 and 1"),
         ({"vary": {"gamma": [0.5, 0.5]}}, "ablation.vary.gamma: there is a run int2-gamma-0.5 already"),
         ({"vary": {"loss": ["l2"]}}, "loss"),
@@ -102,6 +105,16 @@ def test_mistakes_are_one_line(tmp_path, changes, message):
         load_experiment(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "message"), [("mix", "needs mix"), ("training", "needs training")])
+def test_a_base_that_lacks_something_is_told_so_itself(tmp_path, key, message):
+    given = content()
+    given["runs"] = {"int2": {name: value for name, value in BASE["runs"]["int2"].items() if name != key}}
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(given))
+    with pytest.raises(InputError, match=message):
+        load_experiment(path)
 
 
 def write(results, run, losses, protocol=None):

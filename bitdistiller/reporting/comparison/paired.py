@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitdistiller.errors import InputError
 from bitdistiller.reporting.comparison.predictions import Predictions, require_one_protocol
 
 RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 0
@@ -56,9 +57,11 @@ def compare(
     confidence: float = CONFIDENCE,
     seed: int = SEED,
 ) -> Comparison:
-    """Compare two runs; raises InputError where they were not measured in the same way."""
+    """Compare two runs; raises InputError where they were not measured in the same way, or share no item."""
     require_one_protocol(a, b)
     items = [item for item in a.records if item in b.records]
+    if not items:
+        raise InputError(f"{a.name}: the two runs have no item in common")
     first, second = (np.array([side.value(item) for item in items]) for side in (a, b))
     weights = np.array([a.weight(item) for item in items])
     low, high = interval(second - first, weights, resamples, confidence, seed)

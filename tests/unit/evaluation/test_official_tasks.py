@@ -146,6 +146,9 @@ def test_mmlu_has_a_task_for_every_subject_and_its_first_examples(subject, evalu
     [
         ("piqa", [{"question": "q", "choices": ["a", "b"], "gold": 0}], r"row 0 has the columns question.*goal, sol1"),
         ("piqa", [{"goal": "q", "choices": ["a", "b", "c"], "gold": 0}], "row 0 has the columns"),
+        ("piqa", [{"goal": "q", "choices": ["a", "b"], "gold": 2}], "a number within it"),
+        ("arc_easy", [{"question": "q", "choices": ["a", "b"], "gold": -1}], "a number within it"),
+        ("boolq", [{"passage": "p", "question": "q", "gold": 2}], "a number within it"),
         ("arc_easy", [{"question": "q", "choices": ["a", "b"], "gold": 2}], "accepted: question, choices, answerKey"),
         ("mmlu", [SUBJECT | {"gold": 1, "subject": "alchemy"}], "lm-eval has no subject 'alchemy'"),
     ],

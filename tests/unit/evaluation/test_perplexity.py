@@ -103,6 +103,11 @@ def test_sliding_windows_equal_the_naive_double(subject, tokenizer, evaluation_o
     assert metrics["protocol"]["special_tokens"] is bos
 
 
+def test_a_stride_beyond_the_models_context_is_refused(subject, evaluation_of, path):
+    with pytest.raises(InputError, match="stride: 65 would leave out tokens between windows of 64"):
+        evaluation_of(subject, **TEXT, path=path, stride=65)
+
+
 def test_a_stride_beyond_the_window_is_refused():
     with pytest.raises(ValueError, match=r"stride \(9\) must be at most chunk_length \(8\)"):
         EvaluateRecipe(name="w", evaluation=TEXT | {"path": "x", "chunk_length": 8, "stride": 9})

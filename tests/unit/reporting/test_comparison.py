@@ -102,6 +102,13 @@ def test_items_of_one_side_are_counted_and_left_out(tmp_path):
     assert "1 items only in A" in CliRunner().invoke(app, ["compare", str(a), str(b)]).output
 
 
+def test_runs_without_a_common_item_are_refused(tmp_path):
+    a = write(tmp_path / "a", "math", [{"id": "x", "correct": True}])
+    b = write(tmp_path / "b", "math", [{"id": "y", "correct": True}])
+    with pytest.raises(InputError, match="no item in common"):
+        paired.compare(predictions.read(a), predictions.read(b))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
