@@ -62,7 +62,8 @@ class StagedModel(HFLM):
         Token ids of a context and of what follows it.
 
         Where a tokenizer draws the end of the context and all that follows into one token (unknown characters without
-        byte fallback, say), lm-eval gives up; here such a continuation is tokenised by itself.
+        byte fallback, say), lm-eval takes its probability for 1, or stops; here such a continuation is tokenised by
+        itself.
         """
         before, after = ([], []) if self.separate else super()._encode_pair(context, continuation)
         if self.separate:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 
 from bitdistiller.config import EvaluateRecipe
 from bitdistiller.evaluation import stage as evaluate_stage
@@ -50,13 +51,38 @@ MIRROR = {
 }
 
 
+def is_whole(row, tokenizer):
+    """
+    Whether every choice of an OpenBookQA question leaves a token behind its context.
+
+    Without byte fallback the tokenizer may draw a choice wholly into it; lm-eval gives that choice a log-likelihood of
+    0, the best there is, and ours tokenises it by itself.
+    """
+    context = row["question"]
+    lengths = [len(tokenizer.encode(text)) for text in (context, *(f"{context} {c}" for c in row["choices"]))]
+    return all(length > lengths[0] for length in lengths[1:])
+
+
 @pytest.fixture
-def mirror(test_data, tmp_path):
-    """A directory in which the hub's names of the datasets are directories, as `datasets` looks them up first."""
+def local(test_data, tmp_path):
+    """The files of the tasks, as a user has them."""
+    tokenizer = AutoTokenizer.from_pretrained(test_data / "models" / "TinyStories-656K")
+    paths = {}
     for task, file in FILES.items():
-        hub, name, split, others, convert = MIRROR[task]
         with gzip.open(test_data / "datasets" / file, "rt", encoding="utf-8") as handle:
-            rows = [convert(json.loads(line)) for line in handle]
+            rows = [json.loads(line) for line in handle]
+        rows = [row for row in rows if task != "openbookqa" or is_whole(row, tokenizer)]
+        paths[task] = tmp_path / f"{task}.jsonl"
+        paths[task].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return paths
+
+
+@pytest.fixture
+def mirror(local, tmp_path):
+    """A directory in which the hub's names of the datasets are directories, as `datasets` looks them up first."""
+    for task, path in local.items():
+        hub, name, split, others, convert = MIRROR[task]
+        rows = [convert(json.loads(line)) for line in path.read_text().splitlines()]
         folder = tmp_path / hub
         folder.mkdir(parents=True)
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -65,7 +91,7 @@ def mirror(test_data, tmp_path):
     return tmp_path
 
 
-def test_equals_the_command_of_lm_eval(test_data, mirror, tmp_path):
+def test_equals_the_command_of_lm_eval(test_data, local, mirror, tmp_path):
     model = test_data / "models" / "TinyStories-656K"
     options = ["--model_args", f"pretrained={model},dtype=float32,max_length=512", "--device", "cpu"]
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", *options, "--tasks", *FILES]
@@ -74,8 +100,8 @@ def test_equals_the_command_of_lm_eval(test_data, mirror, tmp_path):
     subprocess.run(command, cwd=mirror, env=os.environ | offline, check=True, capture_output=True)
     (file,) = (mirror / "theirs").rglob("results_*.json")
     theirs = json.loads(file.read_text())["results"]
-    for task, path in FILES.items():
-        evaluation = {"kind": "multiple_choice", "task": task, "path": test_data / "datasets" / path}
+    for task, path in local.items():
+        evaluation = {"kind": "multiple_choice", "task": task, "path": path}
         recipe = EvaluateRecipe(name=task, evaluation=evaluation | {"max_items": ITEMS}, dtype="float32")
         evaluate_stage.run(recipe, model=model, output=tmp_path / "ours" / task)
         ours = json.loads((tmp_path / "ours" / task / "metrics.json").read_text())["metrics"]
