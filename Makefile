@@ -31,7 +31,7 @@ $(READY): constraints.txt pyproject.toml
 	touch $@
 
 $(TESTABLE): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,kernels,engines]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,kernels,engines,llama]'
 	touch $@
 
 $(BASELINES)/.ready: constraints-baselines.txt pyproject.toml

@@ -31,6 +31,7 @@ from bitdistiller.arguments import (
 from bitdistiller.cluster.commands import commands as cluster
 from bitdistiller.errors import BitDistillerError, InputError
 from bitdistiller.evaluation.commands import commands as measuring
+from bitdistiller.export.commands import commands as packing
 from bitdistiller.recipes import load_experiment, load_recipe
 from bitdistiller.reporting.commands import commands as reporting
 
@@ -42,7 +43,7 @@ app = typer.Typer(
     "Every stage can be killed at any moment; the same command goes on where it was.",
 )
 
-for room in (measuring, reporting, cluster):
+for room in (packing, measuring, reporting, cluster):
     app.add_typer(room)
 
 
@@ -300,31 +301,6 @@ def train(
 
     inputs = Inputs(model, teacher or model, tokens, tuple(cache), clip, warm_start)
     run(options, inputs, output=output, work=work, time_budget=budget(time_budget, walltime))
-
-
-@app.command()
-def export(
-    weights: Annotated[Path, typer.Option(help="A student/, a full-precision model, or a library's quantised/.")],
-    output: Output,
-    clip: Annotated[
-        Path | None, typer.Option(help="Output directory of the stage clip, for untrained weights.")
-    ] = None,
-    format: FormatOption = None,
-    group_size: GroupSize = None,
-    recipe: Recipe = None,
-    changes: Changes = [],  # noqa: B006
-    verify: Annotated[bool, typer.Option(help="Reload in a fresh process and compare the logits.")] = True,
-    work: Work = None,
-    time_budget: Budget = None,
-    walltime: Walltime = None,
-) -> None:
-    """Pack the weights to 2, 3 or 4 bits and check the packed file."""
-    given = changed(changes, quantization__format=format, quantization__group_size=group_size)
-    options = load_recipe(config.ExportRecipe, recipe, given)
-    from bitdistiller.export.stage import run
-
-    minutes = budget(time_budget, walltime)
-    run(options, weights=weights, clip=clip, verify=verify, output=output, work=work, time_budget=minutes)
 
 
 @app.command()

@@ -21,6 +21,7 @@ RECIPES: dict[str, Any] = {
     "warm-start": config.WarmStartRecipe,
     "train": config.TrainRecipe,
     "export": config.ExportRecipe,
+    "convert": config.ConvertRecipe,
     "evaluate": config.EvaluateRecipe,
     "experiment": config.Experiment,
 }

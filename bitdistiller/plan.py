@@ -104,6 +104,15 @@ class Plan:
         """Output directory of `export`."""
         return self.run_directory(run) / "export"
 
+    def conversion(self, run: str, layout: str) -> Path:
+        """Output directory of `convert` for one further layout of a run."""
+        return self.run_directory(run) / "layouts" / layout
+
+    @property
+    def conversions(self) -> list[Path]:
+        """Output directories of all of them."""
+        return [self.conversion(name, layout) for name, run in self.experiment.runs.items() for layout in run.layouts]
+
     def evaluation(self, run: str, evaluation: str) -> Path:
         """Output directory of one evaluation of one run."""
         return self.run_directory(run) / "evaluation" / evaluation
@@ -310,8 +319,8 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
-        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        """Recipe of `tabulate`: the experiment without what changes no number: resources, nodes, layouts."""
+        runs = {name: run.model_copy(update={"nodes": 1, "layouts": []}) for name, run in self.experiment.runs.items()}
         return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:

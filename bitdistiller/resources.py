@@ -16,6 +16,7 @@ GROWS: dict[str, tuple[str, ...]] = {
     "mix": ("runtime", "mem_mb"),
     "tokenize": ("runtime", "mem_mb"),
     "export": ("runtime", "mem_mb"),
+    "convert": ("runtime", "mem_mb"),
     "baseline": ("runtime", "mem_mb"),
     "evaluate": ("runtime",),
 }

@@ -6,7 +6,7 @@ An experiment file holds models, mixes, calibrations, trainings, evaluations and
 """
 
 from bitdistiller.config.ablation import Ablation
-from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Fraction, LossName, Name, Section
+from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Fraction, LayoutName, LossName, Name, Section
 from bitdistiller.config.calibration import (
     SEARCH_ONLY,
     Calibration,
@@ -34,7 +34,7 @@ from bitdistiller.config.evaluation import (
     TextEvaluation,
 )
 from bitdistiller.config.experiment import RESERVED_RUN_NAMES, Experiment, Resources, StageResources
-from bitdistiller.config.export import ExportRecipe
+from bitdistiller.config.export import ConvertRecipe, ExportRecipe
 from bitdistiller.config.models import DemoTeacherRecipe, Model
 from bitdistiller.config.runs import METHODS, BaselineRecipe, Method, Run, check_method
 from bitdistiller.config.training import (
@@ -63,6 +63,7 @@ __all__ = [
     "ClipRecipe",
     "CodeDataset",
     "CodeEvaluation",
+    "ConvertRecipe",
     "DemoTeacherRecipe",
     "Dtype",
     "EngineName",
@@ -76,6 +77,7 @@ __all__ = [
     "Generation",
     "GenerativeEvaluation",
     "GramRecipe",
+    "LayoutName",
     "LossName",
     "MathDataset",
     "MathEvaluation",

@@ -28,11 +28,11 @@ class StageResources(Section):
     threads: PositiveInt = 1
     """CPU cores."""
     mem_mb: PositiveInt = 4000
-    """Host memory in MB. For mix, tokenize, export and baseline it grows with failed attempts, up to three times."""
+    """Host memory in MB. Of mix, tokenize, export, convert and baseline failed attempts grow it, up to three times."""
     runtime: PositiveInt = 60
     """
     Walltime in minutes. Most stages stop by themselves before it and the next attempt goes on; for fetch, mix,
-    tokenize, export, baseline and evaluate it grows with failed attempts, up to three times.
+    tokenize, export, convert, baseline and evaluate it grows with failed attempts, up to three times.
     """
 
 
@@ -52,6 +52,7 @@ class Resources(Section):
     warm_start: StageResources = StageResources(threads=2)
     train: StageResources = StageResources(threads=2)
     export: StageResources = StageResources()
+    convert: StageResources = StageResources()
     evaluate: StageResources = StageResources()
 
 

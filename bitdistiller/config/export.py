@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitdistiller.config.base import Dtype, Section
+from bitdistiller.config.base import Dtype, LayoutName, Section
 from bitdistiller.config.calibration import Quantization
 
 
@@ -12,3 +12,10 @@ class ExportRecipe(Section):
     quantization: Quantization
     dtype: Dtype = "bfloat16"
     """Precision of the weights that are not quantised, and of the model when it is loaded."""
+
+
+class ConvertRecipe(Section):
+    """Everything the stage `convert` needs."""
+
+    layout: LayoutName
+    """gptq-v2 for GPTQModel; gguf-q2_0 (int2) and gguf-q4_1 for llama.cpp (docs/formats.md)."""

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import PositiveInt, model_validator
 
-from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Name, Section
+from bitdistiller.config.base import INTEGERS, Dtype, FormatName, LayoutName, Name, Section
 from bitdistiller.config.calibration import Calibration, Quantization
 
 
@@ -81,6 +81,8 @@ class Run(Section):
     trains it alone. No number of the result depends on it but by rounding."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
+    layouts: list[LayoutName] = []
+    """Further layouts of the packed checkpoint, for other engines, with the same values (docs/formats.md)."""
 
     @property
     def quantization(self) -> Quantization:
@@ -110,4 +112,11 @@ class Run(Section):
         if self.nodes > 1 and not method.train:
             raise ValueError(f"method {self.method} takes no nodes")
         check_method(self.method, self.format, self.pad)
+        for layout in self.layouts:
+            self._check_layout(layout)
         return self
+
+    def _check_layout(self, layout: LayoutName) -> None:
+        held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
+        if self.format not in held or self.pad:
+            raise ValueError(f"layouts: {layout} does not hold this run; accepted: {', '.join(held)} without pad")

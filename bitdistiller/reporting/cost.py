@@ -97,6 +97,7 @@ def _of_run(plan: Plan, run: str) -> Iterator[tuple[str, Path, str]]:
         yield "train", plan.train(run), ""
     if method.quantised:
         yield "export", plan.export(run), ""
+        yield from (("convert", plan.conversion(run, layout), layout) for layout in plan.run(run).layouts)
     for name in plan.experiment.evaluations_of(run):
         yield "evaluate", plan.evaluation(run, name), name
 

@@ -23,6 +23,7 @@ STAGES = (
     "warm-start",
     "train",
     "export",
+    "convert",
     "evaluate",
     "tabulate",
 )

@@ -68,6 +68,30 @@ def test_nodes_of_a_run_are_part_of_no_recipe(experiment):
     assert as_text(two.table_recipe()) == as_text(one.table_recipe())
 
 
+def test_layouts_are_outputs_of_their_own_and_change_no_table(experiment):
+    one = experiment()
+    two = experiment(runs={"int2": run(one.run("int2"), layouts=["gptq-v2", "gguf-q2_0"])})
+    assert [str(path) for path in two.conversions] == [
+        "results/m/int2/layouts/gptq-v2",
+        "results/m/int2/layouts/gguf-q2_0",
+    ]
+    assert one.conversions == []
+    assert as_text(two.table_recipe()) == as_text(one.table_recipe())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "int3", "layouts": ["gguf-q2_0"]}, "gguf-q2_0 does not hold this run; accepted: int2 without pad"),
+        ({"format": "nf3", "layouts": ["gptq-v2"]}, "gptq-v2 does not hold this run; accepted: int2, int3, int4"),
+        ({"pad": True, "layouts": ["gguf-q4_1"]}, "gguf-q4_1 does not hold this run"),
+    ],
+)
+def test_a_layout_that_cannot_hold_a_run_is_refused_at_once(experiment, changes, message):
+    with pytest.raises(InputError, match=message):
+        experiment(runs={"int2": run(experiment().run("int2"), **changes)})
+
+
 def test_paths(experiment):
     plan = experiment()
     paths = {

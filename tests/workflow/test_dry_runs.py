@@ -215,3 +215,14 @@ def test_the_demo_beside_baselines_is_the_demo() -> None:
     for section in ("models", "calibrations", "mixes", "trainings", "evaluations"):
         assert beside[section] == demo[section]
     assert beside["runs"] | demo["runs"] == beside["runs"]
+
+
+def test_layouts_of_a_run_are_jobs_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "models: {m: {demo: {}}}\n"
+        "evaluations: {e: {kind: perplexity, dataset: demo-text}}\n"
+        "runs: {a: {model: m, method: rtn, format: int2, layouts: [gptq-v2, gguf-q4_1]}}\n"
+    )
+    done = snakemake("--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert job_counts(done.stdout + done.stderr)["convert"] == 2

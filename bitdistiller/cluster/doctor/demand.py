@@ -112,6 +112,7 @@ def _stages(plan: Plan) -> Iterator[str]:
     demos = [model.demo is not None for model in experiment.models.values()]
     yield from ["pretrain_demo"] * any(demos) + ["fetch"] * (not all(demos)) + ["export"]
     yield from ["evaluate"] * bool(experiment.evaluations) + ["clip"] * bool(plan.clips or plan.grams)
+    yield from ["convert"] * bool(plan.conversions)
     yield from ["baseline"] * bool(plan.baselines) + ["generate", "mix"] * bool(experiment.mixes)
     if plan.trained:
         yield from ["train", "tokenize"]
