@@ -36,6 +36,29 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Share of a training step": "share_of_training_step",
         },
     ),
+    "packed_linear": (
+        "Packed weights",
+        "`python benchmarks/packed_linear.py`: the product of one layer with 1, 4 and 16 rows of bfloat16, its "
+        "weight kept packed (`bitdistiller chat --packed`, `speed --packed`, `load_model(path, packed=True)`). "
+        "Shapes are input by output features; groups of 128 with float32 scales in memory. Each call reads another "
+        "copy of the weight. *int4, PyTorch* is the library's kernel for 4-bit integers, which keeps zero point "
+        "times scale in bfloat16 and so does not have exactly our values. On a CPU our kernels decode to float32 "
+        "and are limited by arithmetic, not by memory: faster than bfloat16 at batch 1 and 4, slower at 16, where "
+        "bfloat16 has instructions of its own. From 24 rows on a block of the weight is dequantised and multiplied "
+        "by the library. The Triton kernels for GPUs are compiled and run in the interpreter by the tests; no GPU "
+        "has measured them yet.",
+        {
+            "Device": "device",
+            "Shape": "shape",
+            "Batch": "batch",
+            "Weight": "form",
+            "Bits/weight": "bits_per_weight",
+            "Microseconds": "microseconds",
+            "Times faster than bf16": "times_faster_than_bf16",
+            "GB/s": "gigabytes_per_second",
+            "Percent of copy bandwidth": "percent_of_copy_bandwidth",
+        },
+    ),
     "clip": (
         "Clip search",
         "`python benchmarks/clip.py`: *naive, group by group* is the double of the tests on stored tokens; *naive, 256 "

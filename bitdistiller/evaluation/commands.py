@@ -13,6 +13,7 @@ from bitdistiller import config
 
 commands = typer.Typer()
 Checkpoint = Annotated[Path, typer.Argument(help="Any model directory: full-precision, student or packed.")]
+Packed = Annotated[bool, typer.Option("--packed", help="Keep a packed checkpoint's weights packed in memory.")]
 DtypeOption = Annotated[config.Dtype | None, typer.Option(help="Precision; by default what the model declares.")]
 
 
@@ -27,13 +28,14 @@ def chat(
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Probability of the likeliest tokens kept.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of every answer.")] = 42,
     dtype: DtypeOption = None,
+    packed: Packed = False,
 ) -> None:
     """Talk to a model in the terminal, with milliseconds per token; without a chat template it continues texts."""
     from bitdistiller.evaluation.chat import HELP, Chat, converse
     from bitdistiller.evaluation.subject import Subject
     from bitdistiller.generation.engine import Sampling
 
-    subject = Subject.load(checkpoint, dtype)
+    subject = Subject.load(checkpoint, dtype, packed=packed)
     conversation = Chat(subject, Sampling(max_new_tokens, temperature, top_p), seed, raw, system)
 
     def show(piece: str) -> None:
@@ -57,6 +59,7 @@ def speed(
     batch: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms up.")] = 5,
     dtype: DtypeOption = None,
+    packed: Packed = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
 ) -> None:
@@ -67,7 +70,7 @@ def speed(
     from bitdistiller.evaluation.speed import Load, machine, measure
 
     load = Load(prompt_tokens, new_tokens, batch, repeats)
-    speeds = measure([checkpoint, *([beside] if beside else [])], load, dtype)
+    speeds = measure([checkpoint, *([beside] if beside else [])], load, dtype, packed)
     rows = show_speed.as_rows(speeds, machine())
     if csv:
         csv.write_text(show_speed.as_csv(rows), encoding="utf-8")

@@ -66,14 +66,15 @@ class Speed:
         return max(abs(value - median) for value in seconds) / median
 
 
-def measure(paths: Sequence[Path], load: Load, dtype: str | None = None) -> list[Speed]:
+def measure(paths: Sequence[Path], load: Load, dtype: str | None = None, packed: bool = False) -> list[Speed]:
     """
     The speed of every model; they are measured in turns, so that what else the machine does meets all of them.
 
-    dtype: of the arithmetic; None takes what each model declares.
+    dtype: of the arithmetic; None takes what each model declares. packed: keep the weights of the first, a packed
+    checkpoint, packed in memory.
     Raises InputError where prompt and new tokens together exceed a model's context.
     """
-    models = [_open(path, load, dtype) for path in paths]
+    models = [_open(path, load, dtype, packed and not i) for i, path in enumerate(paths)]
     for turn in range(load.repeats + 1):
         for model, speed in models:
             prefill, decode = _once(model, load)
@@ -89,9 +90,9 @@ def measure(paths: Sequence[Path], load: Load, dtype: str | None = None) -> list
     return [speed for _, speed in models]
 
 
-def _open(path: Path, load: Load, dtype: str | None) -> tuple[Any, Speed]:
+def _open(path: Path, load: Load, dtype: str | None, packed: bool) -> tuple[Any, Speed]:
     begin = time.perf_counter()
-    subject = Subject.load(path, dtype)
+    subject = Subject.load(path, dtype, packed=packed)
     seconds = time.perf_counter() - begin
     if load.prompt_tokens + load.new_tokens > subject.context:
         asked = f"{load.prompt_tokens} + {load.new_tokens}"
@@ -99,7 +100,7 @@ def _open(path: Path, load: Load, dtype: str | None) -> tuple[Any, Speed]:
     tensors = [*subject.model.parameters(), *subject.model.buffers()]
     memory = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     disk = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-    return subject.model, Speed(str(path), load, memory, disk, seconds)
+    return subject.model, Speed(f"{path} (packed)" if packed else str(path), load, memory, disk, seconds)
 
 
 @torch.inference_mode()

@@ -24,8 +24,14 @@ class Subject:
     reference: Any = None
 
     @classmethod
-    def load(cls, path: Path, dtype: str | None, batch_size: int = 16, reference: Path | None = None) -> Subject:
-        """Load any model directories of this project or of transformers; on the first GPU where there is one."""
+    def load(
+        cls, path: Path, dtype: str | None, batch_size: int = 16, reference: Path | None = None, packed: bool = False
+    ) -> Subject:
+        """
+        Load any model directories of this project or of transformers; on the first GPU where there is one.
+
+        packed: keep the weights of a packed checkpoint packed in memory.
+        """
         import torch
         from transformers import AutoTokenizer
 
@@ -33,7 +39,7 @@ class Subject:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         beside = load_model(reference, dtype=dtype, device=device) if reference else None
-        model = load_model(path, dtype=dtype, device=device)
+        model = load_model(path, dtype=dtype, device=device, packed=packed)
         return cls(model, AutoTokenizer.from_pretrained(path), batch_size, beside)
 
     @property

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bitdistiller.errors import InputError
+from bitdistiller.export.build import checked, from_state
 from bitdistiller.export.directory import quant_method, read_config, student_quantization
 from bitdistiller.export.lookup import Lookup
 from bitdistiller.export.masters import Masters
 from bitdistiller.export.packed import packed_state
+from bitdistiller.export.resident import packed_model
 
 
 def load_model(
-    path: str | os.PathLike[str], dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    packed: bool = False,
 ) -> PreTrainedModel:
     """
     The causal language model in a directory, in evaluation mode.
@@ -26,19 +29,22 @@ def load_model(
     Takes packed checkpoints of either layout, base models, and `student/` directories: the master weights of a student
     come fake-quantised, as they were trained, so that a student scores the same before and after packing.
     dtype: of parameters and arithmetic (default: what config.json says). A packed checkpoint is exact in the dtype it
-    was exported for. device: where the model goes (default: the CPU).
+    was exported for. device: where the model goes (default: the CPU). packed: keep the weights of a packed checkpoint
+    packed in memory (`layers.PackedLinear`), for inference; its values are not rounded to dtype then.
     Raises InputError when the directory is no model, or its tensors are not exactly those of its architecture.
     """
     path = Path(path)
     config = read_config(path)
     chosen = (getattr(torch, dtype) if isinstance(dtype, str) else dtype) or declared_dtype(config)
     quantization = student_quantization(path)
-    if quant_method(config) == Lookup.quant_method:
+    if packed:
+        model = packed_model(path, chosen)
+    elif quant_method(config) == Lookup.quant_method:
         model = from_state(path, packed_state(path, chosen), chosen)
     elif quantization is not None:
         model = from_masters(Masters(path, quantization), chosen)
     else:
-        model = _checked(path, *AutoModelForCausalLM.from_pretrained(path, dtype=chosen, output_loading_info=True))
+        model = checked(path, *AutoModelForCausalLM.from_pretrained(path, dtype=chosen, output_loading_info=True))
     return model.eval() if device is None else model.eval().to(device)
 
 
@@ -58,27 +64,3 @@ def load_dense(path: Path, dtype: str) -> PreTrainedModel:
     if quantization is not None:
         return from_masters(Masters(path, quantization), chosen)
     return from_state(path, packed_state(path, chosen), chosen)
-
-
-def from_state(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the architecture in `path` with the given tensors."""
-    config = AutoConfig.from_pretrained(path)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model_class = AutoModelForCausalLM._model_mapping[type(config)]
-    loaded = model_class.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
-    model = _checked(path, *loaded)
-    model.name_or_path = str(path)
-    if (path / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(path)
-    return model
-
-
-def _checked(path: Path, model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
-    """The model, or InputError when a tensor was missing, unknown, misshapen or unreadable."""
-    problems = {key.replace("_", " "): sorted(map(str, names)) for key, names in info.items() if names}
-    if problems:
-        kind, names = next(iter(problems.items()))
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise InputError(f"{path}: {kind}: {names[0]}{more}; this is not a whole checkpoint of {type(model).__name__}")
-    return model

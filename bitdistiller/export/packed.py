@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from bitdistiller.config import ExportRecipe, Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.export.compressed_tensors import PackQuantized
 from bitdistiller.export.directory import parse_quantization, quant_method, read_config
-from bitdistiller.export.layout import Layout
+from bitdistiller.export.layout import Grid, Layout
 from bitdistiller.export.lookup import Lookup
 from bitdistiller.layers import TensorFiles
 
@@ -31,6 +33,33 @@ def packed_state(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
             tensor = files.read(name)
             state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return state
+
+
+@dataclass
+class PackedParts:
+    """A packed checkpoint, its quantised layers not dequantised; others: the other tensors by name."""
+
+    layout: Layout
+    files: TensorFiles
+    others: dict[str, Tensor]
+
+    def layers(self) -> Iterator[tuple[str, Grid]]:
+        """Name, and codes, scales and zero points, of every quantised layer, one at a time."""
+        first = f".{self.layout.suffixes[0]}"
+        for name in [name.removesuffix(first) for name in self.files.names if name.endswith(first)]:
+            yield name, self.layout.decode({s: self.files.read(f"{name}.{s}") for s in self.layout.suffixes})
+
+
+def packed_parts(path: Path, dtype: torch.dtype) -> PackedParts:
+    """A packed checkpoint with its other tensors in `dtype`; InputError for a directory that is none."""
+    config = read_config(path)
+    if quant_method(config) is None:
+        raise InputError(f"{path}: its weights are not packed; accepted: the checkpoint/ of the stage export")
+    layout = packed_layout(path, config)
+    files = TensorFiles(path, layout.stem)
+    others = [name for name in files.names if name.rpartition(".")[2] not in layout.suffixes]
+    tensors = {name: files.read(name) for name in others}
+    return PackedParts(layout, files, {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()})
 
 
 def packed_layout(path: Path, config: dict[str, Any]) -> Layout:

@@ -2,6 +2,7 @@
 
 from bitdistiller.layers.files import TensorFiles
 from bitdistiller.layers.onebit_linear import OneBitLinear
+from bitdistiller.layers.packed_linear import PackedLinear
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.swap import (
     bake_linears,
@@ -18,6 +19,7 @@ __all__ = [
     "GRID_TENSORS",
     "FakeQuantizedLinear",
     "OneBitLinear",
+    "PackedLinear",
     "TensorFiles",
     "TrainedGridLinear",
     "bake_linears",

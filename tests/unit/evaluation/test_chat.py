@@ -114,7 +114,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_conversation(templated, monke
 
 
 def test_the_command_reads_lines_and_prints_answers(subject, monkeypatch, tmp_path):
-    monkeypatch.setattr(Subject, "load", classmethod(lambda cls, path, dtype: subject))
+    monkeypatch.setattr(Subject, "load", classmethod(lambda cls, path, dtype, packed: subject))
     options = ["chat", str(tmp_path), "--max-new-tokens", "3", "--temperature", "0"]
     once = CliRunner().invoke(app, [*options, "--prompt", "the cat"])
     assert once.exit_code == 0

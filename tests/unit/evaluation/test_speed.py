@@ -44,8 +44,8 @@ def test_two_models_are_measured_in_turns(directory, monkeypatch):
 def test_the_prompt_is_read_once_and_every_token_is_one_step(directory, monkeypatch):
     widths, load = [], module.Subject.load
 
-    def watched(path, dtype):
-        subject = load(path, dtype)
+    def watched(path, dtype, packed):
+        subject = load(path, dtype, packed=packed)
         forward = subject.model.forward
         monkeypatch.setattr(
             subject.model, "forward", lambda **inputs: widths.append(inputs["input_ids"].shape) or forward(**inputs)
