@@ -310,21 +310,31 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="Full-precision model that the kind agreement compares with.")
     ] = None,
+    shard: Annotated[int | None, typer.Option(help="Do the items of this shard alone, from 0.")] = None,
+    num_shards: Annotated[int, typer.Option(min=1, help="Shards the items are divided over.")] = 1,
+    part: Annotated[list[Path], typer.Option(help="Output directory of a shard; repeatable, give all of them.")] = [],  # noqa: B006
     recipe: Recipe = None,
     changes: Changes = [],  # noqa: B006
     work: Work = None,
     time_budget: Budget = None,
     walltime: Walltime = None,
 ) -> None:
-    """Run one evaluation: predictions first, metrics second."""
+    """Run one evaluation, one shard of it, or put its shards together: predictions first, metrics second."""
     options = load_recipe(config.EvaluateRecipe, recipe, changes)
-    from bitdistiller.evaluation.writing import enter
-
-    enter(options.evaluation, model)
-    from bitdistiller.evaluation.stage import run
-
+    common = {"model": model, "reference": reference, "output": output, "work": work}
     minutes = budget(time_budget, walltime)
-    run(options, model=model, reference=reference, output=output, work=work, time_budget=minutes)
+    if not part:
+        from bitdistiller.evaluation.writing import enter
+
+        enter(options.evaluation, model)
+    from bitdistiller.evaluation.stage import run, run_shard
+
+    if shard is None:
+        run(options, parts=part, time_budget=minutes, **common)
+    elif part:
+        raise InputError("--part: a shard has no parts; leave out --shard to put them together")
+    else:
+        run_shard(options, shard=shard, shards=num_shards, time_budget=minutes, **common)
 
 
 @app.command()

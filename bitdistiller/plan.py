@@ -117,6 +117,11 @@ class Plan:
         """Output directory of one evaluation of one run."""
         return self.run_directory(run) / "evaluation" / evaluation
 
+    def evaluation_shards(self, run: str, evaluation: str) -> list[str]:
+        """Output directories of the shards of one evaluation of one run; none where it is one job."""
+        count, folder = self.experiment.evaluations[evaluation].shards, self.evaluation(run, evaluation) / "shards"
+        return [str(folder / f"{shard:05d}") for shard in range(count)] if count > 1 else []
+
     @property
     def tables(self) -> Path:
         """Output directory of `tabulate`."""
@@ -145,6 +150,21 @@ class Plan:
         """The full-precision model that an evaluation compares with, as a list; an empty one for most."""
         compares = self.experiment.evaluations[evaluation].kind == "agreement"
         return [self.base(self.run(run).model) / "model"] if compares else []
+
+    def compared_models(self, run: str, evaluation: str) -> list[str]:
+        """Output directories of the models that an evaluation loads."""
+        models = [self.evaluated_model(run), *self.reference(run, evaluation)]
+        return [str(path.parent) for path in models]
+
+    def evaluate_options(self, run: str, evaluation: str) -> str:
+        """Options of the command `evaluate` that name these models."""
+        reference = [f"--reference {path}" for path in self.reference(run, evaluation)]
+        return " ".join([f"--model {self.evaluated_model(run)}", *reference])
+
+    @property
+    def sharded(self) -> list[str]:
+        """Evaluations whose items are divided over jobs."""
+        return [name for name, evaluation in self.experiment.evaluations.items() if evaluation.shards > 1]
 
     # names and recipes
 
@@ -311,7 +331,7 @@ class Plan:
         """Recipe of `evaluate`, with the demo corpus in place; headings of tables are left out of it."""
         model = self.run(run).model
         evaluation: Evaluation = self.experiment.evaluations[name]
-        changes: dict[str, Any] = {"label": None, "published": None}
+        changes: dict[str, Any] = {"label": None, "published": None, "shards": 1}
         dataset = getattr(evaluation, "dataset", "")
         if dataset.startswith("demo-") and evaluation.path is None:
             changes["path"] = self._corpus(model, dataset, "test")
@@ -319,9 +339,11 @@ class Plan:
         return EvaluateRecipe(name=name, evaluation=evaluation, dtype=self.experiment.models[model].dtype)
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without what changes no number: resources, nodes, layouts."""
+        """Recipe of `tabulate`: the experiment without what changes no number: resources, nodes, layouts, shards."""
+        evaluations = {n: e.model_copy(update={"shards": 1}) for n, e in self.experiment.evaluations.items()}
         runs = {name: run.model_copy(update={"nodes": 1, "layouts": []}) for name, run in self.experiment.runs.items()}
-        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
+        changes = {"resources": Resources(), "runs": runs, "evaluations": evaluations}
+        return self.experiment.model_copy(update=changes)
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:

@@ -33,14 +33,19 @@ DEMO_MODELS = [
 ]
 
 
+def one_of(names):
+    """A pattern of exactly these names."""
+    return "|".join(sorted(map(re.escape, set(names)))) or "(?!)"
+
+
 wildcard_constraints:
-    model="|".join(map(re.escape, experiment.models)),
-    run="|".join(map(re.escape, experiment.runs)),
-    mix="|".join(map(re.escape, experiment.mixes)) or "(?!)",
-    evaluation="|".join(map(re.escape, experiment.evaluations)) or "(?!)",
-    gram="|".join({re.escape(name) for _, name in plan.grams}) or "(?!)",
-    tokens="|".join({re.escape(name) for *_, name in plan.token_files}) or "(?!)",
-    cache="|".join({re.escape(name) for *_, name in plan.caches}) or "(?!)",
+    model=one_of(experiment.models),
+    run=one_of(experiment.runs),
+    mix=one_of(experiment.mixes),
+    evaluation=one_of(experiment.evaluations),
+    gram=one_of(name for _, name in plan.grams),
+    tokens=one_of(name for *_, name in plan.token_files),
+    cache=one_of(name for *_, name in plan.caches),
     shard=r"\d{5}",
 
 
@@ -60,11 +65,6 @@ def train_resources():
     return spread_over_nodes(
         one, gpus, CLUSTER, lambda wildcards: plan.run(wildcards.run).nodes
     )
-
-
-def demo_recipe(wildcards):
-    """Recipe of `pretrain-demo`."""
-    return as_text(experiment.models[wildcards.model].demo)
 
 
 def model_files(wildcards):
@@ -173,16 +173,16 @@ def untrained_clip(wildcards):
     return [] if plan.method(wildcards.run).train else run_clip(wildcards)
 
 
-def evaluated(wildcards):
-    """Output directory of the stage that wrote the evaluated model."""
-    return str(plan.evaluated_model(wildcards.run).parent)
-
-
 def evaluation_file(wildcards):
     """Local data file of an evaluation."""
     return outside(
         [plan.evaluate_recipe(wildcards.run, wildcards.evaluation).evaluation.path]
     )
+
+
+def of_evaluation(function):
+    """A function of a run and an evaluation as one of wildcards."""
+    return lambda wildcards: function(wildcards.run, wildcards.evaluation)
 
 
 def evaluate_recipe(wildcards):

@@ -1,15 +1,9 @@
-"""One evaluation of one run: predictions first, metrics second."""
+"""One evaluation of one run as one job: predictions first, metrics second."""
 
 
 rule evaluate:
     input:
-        model=lambda wildcards: digest_of(evaluated(wildcards)),
-        reference=lambda wildcards: digest_of(
-            [
-                str(path.parent)
-                for path in plan.reference(wildcards.run, wildcards.evaluation)
-            ]
-        ),
+        models=of_evaluation(lambda *names: digest_of(plan.compared_models(*names))),
         data=evaluation_file,
     output:
         predictions="results/{model}/{run}/evaluation/{evaluation}/predictions.jsonl",
@@ -20,26 +14,22 @@ rule evaluate:
         "logs/evaluate/{model}.{run}.{evaluation}.log",
     benchmark:
         "logs/benchmark/evaluate/{model}.{run}.{evaluation}.tsv"
+    wildcard_constraints:
+        evaluation=one_of(set(experiment.evaluations) - set(plan.sharded)),
     conda:
-        lambda wildcards: f"../envs/{plan.evaluation_kind(wildcards.run, wildcards.evaluation)}.yaml"
+        of_evaluation(lambda *names: f"../envs/{plan.evaluation_kind(*names)}.yaml")
     container:
-        lambda wildcards: image(
-            REPOSITORY, plan.evaluation_kind(wildcards.run, wildcards.evaluation)
-        )
+        of_evaluation(lambda *names: image(REPOSITORY, plan.evaluation_kind(*names)))
     threads: stage_resources("evaluate").threads
     resources:
         **job_resources("evaluate"),
     params:
         recipe=evaluate_recipe,
-        model=lambda wildcards: plan.evaluated_model(wildcards.run),
-        options=lambda wildcards: [
-            f"--reference {path}"
-            for path in plan.reference(wildcards.run, wildcards.evaluation)
-        ],
+        options=of_evaluation(plan.evaluate_options),
     message:
         "evaluate {wildcards.run} on {wildcards.evaluation}"
     shell:
-        "exec python -m bitdistiller evaluate --recipe {params.recipe:q} --model {params.model} {params.options}"
+        "exec python -m bitdistiller evaluate --recipe {params.recipe:q} {params.options}"
         " --output results/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
         " --work work/{wildcards.model}/{wildcards.run}/evaluation/{wildcards.evaluation}"
         " --walltime {resources.runtime} > {log} 2>&1"

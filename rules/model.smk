@@ -48,7 +48,7 @@ rule pretrain_demo:
     resources:
         **job_resources("pretrain_demo"),
     params:
-        recipe=demo_recipe,
+        recipe=lambda wildcards: as_text(experiment.models[wildcards.model].demo),
     message:
         "train the demo teacher {wildcards.model}"
     shell:

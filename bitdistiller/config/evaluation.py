@@ -36,6 +36,8 @@ class Evaluated(Section):
     """The metric's name in reporting/papers/*.csv (ppl, mmlu, ...), to print the paper's number beside ours."""
     batch_size: PositiveInt = 16
     """Sequences per forward pass."""
+    shards: PositiveInt = 1
+    """Jobs that the items are divided over, in ranges; the predictions are the same for every number of them."""
 
 
 class TextEvaluation(Evaluated):

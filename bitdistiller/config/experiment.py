@@ -46,6 +46,7 @@ class Resources(Section):
     """Baselines by a library, which cannot stop before the walltime and starts over."""
     generate: StageResources = StageResources()
     mix: StageResources = StageResources()
+    """Also of the jobs that put the shards of an evaluation together."""
     tokenize: StageResources = StageResources()
     cache: StageResources = StageResources()
     """Shards of `cache-teacher`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bitdistiller.config import OFFICIAL_TASKS, EvaluateRecipe
 from bitdistiller.errors import InputError
+from bitdistiller.evaluation.batches import PartDone, Share
 from bitdistiller.evaluation.metrics import Metric, unmeasured
+from bitdistiller.evaluation.sharding import StageOfShard, place, write_shard
 from bitdistiller.evaluation.subject import Subject
 from bitdistiller.evaluation.writing import Written, open_subject
 from bitdistiller.generation.engines import recorded
@@ -35,8 +38,8 @@ UNMEASURED = {
     "multiple_choice": ("acc", True),
 }
 COMPARING = ("agreement",)
-# Neither what a column is called nor where its file lies changes a prediction; the file's content is an input.
-NOT_IDENTITY = {"evaluation": {"label", "published", "path"}}
+# Neither a column's heading, nor its file's place, nor shards change a prediction; the file's content is an input.
+NOT_IDENTITY = {"evaluation": {"label", "published", "path", "shards"}}
 
 
 def run(
@@ -45,26 +48,24 @@ def run(
     model: Path,
     output: Path,
     reference: Path | None = None,
+    parts: Sequence[Path] = (),
     work: Path | None = None,
     time_budget: float | None = None,
 ) -> None:
     """
     Evaluate the model in the directory `model`; `output` receives predictions.jsonl and metrics.json.
 
-    reference: the full-precision model that `agreement` compares with; other kinds take none.
+    reference: the full-precision model that `agreement` compares with; other kinds take none. parts: outputs of
+    `run_shard`, all of them, that did the work already; no weights are loaded then.
 
     The metrics are computed from the predictions as they were written. A directory that says why it holds no model
     gives no predictions and a metric without a value, with that reason. time_budget is in minutes.
     """
-    path = recipe.evaluation.path
-    if (reference is not None) != (recipe.evaluation.kind in COMPARING):
-        raise InputError(f"--reference: {recipe.evaluation.kind} {'takes none' if reference else 'needs one'}")
-    beside = {"data": path, "reference": reference}
     with open_stage(
         "evaluate",
         version=2,
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY) | _definition(recipe),
-        inputs={"model": Path(model)} | {name: Path(place) for name, place in beside.items() if place is not None},
+        recipe=_identity(recipe),
+        inputs=_inputs(recipe, model, reference) | {f"part {i}": Path(part) for i, part in enumerate(parts)},
         output=output,
         work=work,
         time_budget=time_budget,
@@ -72,8 +73,61 @@ def run(
         reason = why_unavailable(model)
         if reason:
             pass_on(stage, recipe, reason)
+        elif parts:
+            context = place(stage, list(map(Path, parts)))
+            size = recipe.evaluation.batch_size
+            evaluate(stage, recipe, Subject.without_weights(Path(model), context, size, reference))
         else:
             evaluate(stage, recipe, open_subject(stage, recipe, Path(model), reference))
+
+
+def run_shard(
+    recipe: EvaluateRecipe,
+    *,
+    shard: int,
+    shards: int,
+    model: Path,
+    output: Path,
+    reference: Path | None = None,
+    work: Path | None = None,
+    time_budget: float | None = None,
+) -> None:
+    """
+    Do the batches of one shard of an evaluation; `output` receives their records, for `run` with `parts`.
+
+    Raises InputError for a shard that there is not.
+    """
+    if not 0 <= shard < shards:
+        raise InputError(f"--shard: {shard}; accepted: 0 to {shards - 1}, for --num-shards {shards}")
+    identity = _identity(recipe) | {"shard": shard, "shards": shards}
+    places = {"output": output, "work": work, "time_budget": time_budget}
+    with open_stage(
+        "evaluate-shard", version=1, recipe=identity, inputs=_inputs(recipe, model, reference), **places
+    ) as stage:
+        reason = why_unavailable(model)
+        if reason:
+            write_shard(stage, PartDone("none", 0, {}), 0)
+            return
+        subject = open_subject(stage, recipe, Path(model), reference)
+        with stage.deadline.excusing():
+            try:
+                kind = import_module(KINDS[recipe.evaluation.kind])
+                kind.predict(StageOfShard(stage, Share(shard, shards)), recipe.evaluation, subject)
+            except PartDone as done:
+                part = done
+        write_shard(stage, part, subject.context)
+
+
+def _identity(recipe: EvaluateRecipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude_defaults=True, exclude=NOT_IDENTITY) | _definition(recipe)
+
+
+def _inputs(recipe: EvaluateRecipe, model: Path, reference: Path | None) -> dict[str, Path]:
+    """The files that the predictions depend on; InputError for a reference too many or too few."""
+    if (reference is not None) != (recipe.evaluation.kind in COMPARING):
+        raise InputError(f"--reference: {recipe.evaluation.kind} {'takes none' if reference else 'needs one'}")
+    places = {"model": model, "data": recipe.evaluation.path, "reference": reference}
+    return {name: Path(place) for name, place in places.items() if place is not None}
 
 
 def _definition(recipe: EvaluateRecipe) -> dict[str, str]:

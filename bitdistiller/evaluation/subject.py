@@ -15,13 +15,15 @@ class Subject:
     """
     A causal language model on its device, with its tokenizer; it writes `batch_size` answers at once.
 
-    reference: the full-precision model that it is compared with, where an evaluation does that.
+    reference: the full-precision model that it is compared with, where an evaluation does that. limit: longest sequence
+    in tokens, where another engine has one of its own.
     """
 
     model: Any
     tokenizer: Any
     batch_size: int = 16
     reference: Any = None
+    limit: int | None = None
 
     @classmethod
     def load(
@@ -42,10 +44,25 @@ class Subject:
         model = load_model(path, dtype=dtype, device=device, packed=packed)
         return cls(model, AutoTokenizer.from_pretrained(path), batch_size, beside)
 
+    @classmethod
+    def without_weights(cls, path: Path, limit: int, batch_size: int = 16, reference: Path | None = None) -> Subject:
+        """A model whose work is done already: configuration and tokenizer, and parameters that hold nothing."""
+        from accelerate import init_empty_weights
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from bitdistiller.export.build import dense_config
+
+        with init_empty_weights():
+            model, beside = (
+                None if place is None else AutoModelForCausalLM.from_config(dense_config(place)).eval()
+                for place in (path, reference)
+            )
+        return cls(model, AutoTokenizer.from_pretrained(path), batch_size, beside, limit)
+
     @property
     def context(self) -> int:
         """Longest sequence in tokens."""
-        return getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        return self.limit or getattr(self.model.config, "max_position_embeddings", None) or 2**31
 
     @cached_property
     def engine(self) -> Engine:

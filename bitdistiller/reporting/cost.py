@@ -99,6 +99,8 @@ def _of_run(plan: Plan, run: str) -> Iterator[tuple[str, Path, str]]:
         yield "export", plan.export(run), ""
         yield from (("convert", plan.conversion(run, layout), layout) for layout in plan.run(run).layouts)
     for name in plan.experiment.evaluations_of(run):
+        shards = map(Path, plan.evaluation_shards(run, name))
+        yield from (("evaluate-shard", path, f"{name}/{path.name}") for path in shards)
         yield "evaluate", plan.evaluation(run, name), name
 
 

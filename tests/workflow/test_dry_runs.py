@@ -226,3 +226,17 @@ def test_layouts_of_a_run_are_jobs_of_their_own(tmp_path: Path) -> None:
     done = snakemake("--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert job_counts(done.stdout + done.stderr)["convert"] == 2
+
+
+def test_shards_of_an_evaluation_are_jobs_and_one_puts_them_together(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "models: {m: {demo: {}}}\n"
+        "evaluations:\n"
+        "  e: {kind: perplexity, dataset: demo-text, shards: 3}\n"
+        "  f: {kind: perplexity, dataset: demo-text}\n"
+        "runs: {a: {model: m, method: 16-bit}}\n"
+    )
+    done = snakemake("--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts = job_counts(done.stdout + done.stderr)
+    assert (counts["evaluate_shard"], counts["merge_evaluation"], counts["evaluate"]) == (3, 1, 1)
