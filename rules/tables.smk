@@ -33,7 +33,7 @@ rule tabulate:
             for name in REPORTED
             if name.endswith(".svg")
         ],
-        multiext(str(plan.tables / "ablation"), ".csv", ".md", ".tex"),
+        multiext(str(plan.tables / "ablation"), ".csv", ".md", ".tex", ".html"),
         directory(plan.tables / "cards"),
         plan.tables / "clip_error.md",
         plan.tables / "cost.md",

@@ -18,6 +18,8 @@ from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, column, in
 from bitdistiller.reporting.tables import Cell, Column, Row, Section, Table
 from bitdistiller.reporting.tidy import published_number
 
+THEIRS = "Rows without a number of ours are the paper's, of methods that have no run here."
+
 
 def build_table(experiment: Experiment, collected: Collected) -> Table:
     """The table of an experiment; works with no finished run."""
@@ -42,13 +44,14 @@ class _Builder:
             for index, heading in enumerate(columns):
                 _mark_best([cells[i.run] for i in group], index, heading.higher_is_better)
         rows = {i.run: self._row(i, cells[i.run]) for i in self.runs}
+        more = [self._others(group) for group in groups]
         return Table(
             title=self.experiment.title or f"Experiment {self.experiment.experiment}",
             coverage=self.collected.coverage.line,
             columns=tuple(columns),
-            sections=_sections(groups, rows),
+            sections=_sections(groups, rows, more),
             footnotes=tuple(self.footnotes.listed),
-            notes=tuple(general_notes(self.collected, columns, list(rows.values()))),
+            notes=(*general_notes(self.collected, columns, list(rows.values())), *([THEIRS] if any(more) else [])),
         )
 
     def _column(self, name: str) -> Column:
@@ -79,6 +82,23 @@ class _Builder:
         mark = "" if n == usual_n else self.footnotes.add(items_note(n, entry["total"], entry["unit"]))
         return replace(_measured(entry), mark=mark, published=published)
 
+    def _others(self, group: list[RunIdentity]) -> list[Row]:
+        """What the paper has of the model and bit width of `group`, and we have no run of: its rows as they are."""
+        published, first = self.collected.published, group[0]
+        if published is None:
+            return []
+        shown = {(i.run, name): self._published(i, name) for i in group for name in self.names}
+        ours = {id(number) for number in shown.values() if number is not None}
+        rows = []
+        for place in published.rows(first.model_title, first.bits):
+            numbers = [published.number(place, column(self.experiment, name).published or "") for name in self.names]
+            there = [number for number in numbers if number is not None]
+            if there and not any(id(number) in ours for number in there):
+                cells = tuple(Cell("absent", published=number) for number in numbers)
+                identity = replace(first, run="", method="", method_title=place.method, group_size=None)
+                rows.append(Row(identity, place.method, place.format or "—", "—", cells))
+        return rows
+
     def _usual_n(self, name: str) -> int | None:
         measured = self.main[(self.main.index.get_level_values("evaluation") == name) & self.main["value"].notna()]
         counts = Counter(int(n) for n in measured["n"].dropna())
@@ -101,10 +121,12 @@ def _place(identity: RunIdentity) -> tuple[str, str, str, int | None]:
     return identity.model, identity.method_title, identity.format, identity.group_size
 
 
-def _sections(groups: list[list[RunIdentity]], rows: dict[str, Row]) -> tuple[Section, ...]:
+def _sections(groups: list[list[RunIdentity]], rows: dict[str, Row], more: list[list[Row]]) -> tuple[Section, ...]:
     return tuple(
-        Section(title, tuple((group[0].bits, tuple(rows[i.run] for i in group)) for group in of_model))
-        for (_, title), of_model in groupby(groups, key=lambda group: (group[0].model, group[0].model_title))
+        Section(title, tuple((g[0].bits, (*(rows[i.run] for i in g), *others)) for g, others in of_model))
+        for (_, title), of_model in groupby(
+            zip(groups, more, strict=True), key=lambda pair: (pair[0][0].model, pair[0][0].model_title)
+        )
     )
 
 

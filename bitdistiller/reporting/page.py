@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,21 +20,22 @@ def render(table: Table, plots: list[tuple[str, str, str]], clips: Sequence[Clip
 
     `clips` stand below the plots.
     """
+    figures = [(name, caption, inline_svg(svg, name, caption)) for name, caption, svg in plots]
+    return _page("page.html", table=table, figures=figures, clips=clips, clip_headings=HEADINGS, clip_note=NOTE)
+
+
+def render_ablation(title: str, rows: Sequence[Sequence[str]], note: str) -> str:
+    """The page of an ablation's table; says so where there are no rows."""
+    return _page("ablation.html", title=title, rows=rows, note=note)
+
+
+def _page(template: str, **values: Any) -> str:
     loader = PackageLoader("bitdistiller.reporting", "templates")
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    figures = [(name, caption, inline_svg(svg, name, caption)) for name, caption, svg in plots]
     style = Markup(loader.get_source(environment, "page.css")[0])
-    values = {
-        "table": table,
-        "figures": figures,
-        "style": style,
-        "clips": clips,
-        "clip_headings": HEADINGS,
-        "clip_note": NOTE,
-    }
-    return environment.get_template("page.html").render(**values) + "\n"
+    return environment.get_template(template).render(style=style, **values) + "\n"
 
 
 def inline_svg(svg: str, name: str, caption: str) -> Markup:

@@ -34,6 +34,17 @@ class ProtocolEntry:
     text: str
 
 
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a paper's table; format and group size are empty where the paper does not say."""
+
+    model: str
+    method: str
+    bits: int
+    group_size: str
+    format: str
+
+
 class Published:
     """The numbers of one paper; raises InputError when there is no such file."""
 
@@ -43,6 +54,7 @@ class Published:
         if not path.is_file():
             raise InputError(f"paper: no published numbers for {name!r}; accepted: {', '.join(papers())}")
         self._numbers = {_key(row): PublishedNumber(row["value"], row["source"]) for row in _rows(path)}
+        self._places = list(dict.fromkeys(map(_place, _rows(path))))
         self._protocol = list(_rows(path.with_suffix(".protocol.csv")))
 
     def find(
@@ -59,6 +71,15 @@ class Published:
         place = (method.casefold(), str(bits), str(group_size))
         exact = self._numbers.get((*start, *place, number_format.casefold()))
         return exact or self._numbers.get((*start, *place, ""))
+
+    def rows(self, model: str, bits: int) -> list[PublishedRow]:
+        """The quantised rows of a model, by its title, at a bit width, in the paper's order."""
+        return [row for row in self._places if (row.model, row.bits) == (model.casefold(), bits)]
+
+    def number(self, row: PublishedRow, metric: str) -> PublishedNumber | None:
+        """A metric's number in one of `rows`, where there is one."""
+        place = (row.method.casefold(), str(row.bits), row.group_size, row.format.casefold())
+        return self._numbers.get((row.model, metric, *place))
 
     def protocol(self, metric: str) -> list[ProtocolEntry]:
         """What is known of how the paper measured `metric`."""
@@ -83,3 +104,7 @@ def _key(row: dict[str, str]) -> tuple[str, ...]:
     if row["bits"] == UNQUANTISED_BITS:
         return (*start, "", UNQUANTISED_BITS, "", "")
     return (*start, row["method"].casefold(), row["bits"], row["group_size"], row["format"].casefold())
+
+
+def _place(row: dict[str, str]) -> PublishedRow:
+    return PublishedRow(row["model"].casefold(), row["method"], int(row["bits"]), row["group_size"], row["format"])

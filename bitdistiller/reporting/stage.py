@@ -22,7 +22,7 @@ from bitdistiller.reporting.tables import Table
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
 
-VERSION = 3
+VERSION = 4
 CARDS = "cards"
 COST = ("cost.csv", "cost.md")
 REPORT = "report.html"
@@ -39,8 +39,8 @@ def run(
 ) -> None:
     """
     Write main.csv, main.md, main.tex, main.html, clip_error.csv, clip_error.md, the plots as SVG and PNG,
-    ablation.csv, ablation.md, ablation.tex, coverage.json, cards/<run>.md, cost.csv, cost.md and report.html into
-    `output`.
+    ablation.csv, ablation.md, ablation.tex, ablation.html, coverage.json, cards/<run>.md, cost.csv, cost.md and
+    report.html into `output`.
 
     `results` is the directory with `{model}/{run}/`; missing and damaged results are reported, never made. All files
     but those of the cost and the report are byte-identical for identical results. Raises InputError when
@@ -82,6 +82,9 @@ def _write_ablation(stage: Stage, experiment: Experiment, frame: pd.DataFrame) -
     write_text(stage.output_file("ablation.csv"), frame.to_csv(index=False, lineterminator="\n"))
     write_text(stage.output_file("ablation.md"), ablation.render_markdown(experiment, frame))
     write_text(stage.output_file("ablation.tex"), ablation.render_latex(experiment, frame))
+    title = f"Ablation: {experiment.title or experiment.experiment}"
+    rows = ablation.table_rows(experiment, frame) if experiment.ablation else []
+    write_text(stage.output_file("ablation.html"), page.render_ablation(title, rows, ablation.NOTE))
 
 
 def _write_cards(stage: Stage, texts: dict[str, str]) -> None:

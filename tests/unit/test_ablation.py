@@ -11,7 +11,8 @@ from bitdistiller.config import Experiment
 from bitdistiller.errors import InputError
 from bitdistiller.plan import Plan
 from bitdistiller.recipes import as_text, load_experiment, load_recipe
-from bitdistiller.reporting.ablation import ablation_frame, paired_error, render_latex, render_markdown
+from bitdistiller.reporting import page
+from bitdistiller.reporting.ablation import ablation_frame, paired_error, render_latex, render_markdown, table_rows
 from bitdistiller.reporting.collect import collect
 
 BASE = {
@@ -147,6 +148,9 @@ def test_the_table_has_differences_in_pairs(tmp_path):
     assert "| gamma" in text
     assert text.count("gamma") == 1
     assert f"{first.value:.2f} ± " in text
+    html = page.render_ablation("Ablation", table_rows(experiment, frame), "note")
+    assert f"{first.value:.2f} ± " in html
+    assert "no ablation" in page.render_ablation("Ablation", [], "note")
     latex = render_latex(experiment, frame)
     assert {line.count("&") for line in latex.splitlines() if "&" in line} == {3}
     (tmp_path / "m" / "int2-gamma-0.5" / "evaluation" / "e" / "metrics.json").unlink()

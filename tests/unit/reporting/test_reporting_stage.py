@@ -15,7 +15,7 @@ from bitdistiller.reporting.stage import run
 
 FILES = {"main.csv", "main.md", "main.tex", "main.html", "coverage.json"}
 FILES |= {"clip_error.csv", "clip_error.md", "cost.csv", "cost.md", "report.html"}
-FILES |= {"ablation.csv", "ablation.md", "ablation.tex"}
+FILES |= {"ablation.csv", "ablation.md", "ablation.tex", "ablation.html"}
 PLOTS = ("perplexity_vs_bits", "accuracy_vs_bits", "training_curves", "clip_error", "clip_ratio")
 FILES |= {f"{name}.{suffix}" for name in PLOTS for suffix in ("svg", "png")}
 
