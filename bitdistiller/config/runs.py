@@ -118,5 +118,9 @@ class Run(Section):
 
     def _check_layout(self, layout: LayoutName) -> None:
         held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
+        if not METHODS[self.method].quantised:
+            raise ValueError(f"method {self.method} takes no layouts")
+        if layout == "dense":
+            return
         if self.format not in held or self.pad:
             raise ValueError(f"layouts: {layout} does not hold this run; accepted: {', '.join(held)} without pad")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,15 @@ class PackedParts:
     files: TensorFiles
     others: dict[str, Tensor]
 
-    def layers(self) -> Iterator[tuple[str, Grid]]:
-        """Name, and codes, scales and zero points, of every quantised layer, one at a time."""
+    @property
+    def names(self) -> list[str]:
+        """The quantised layers."""
         first = f".{self.layout.suffixes[0]}"
-        for name in [name.removesuffix(first) for name in self.files.names if name.endswith(first)]:
-            yield name, self.layout.decode({s: self.files.read(f"{name}.{s}") for s in self.layout.suffixes})
+        return [name.removesuffix(first) for name in self.files.names if name.endswith(first)]
+
+    def grid(self, name: str) -> Grid:
+        """Codes, scales and zero points of a quantised layer."""
+        return self.layout.decode({s: self.files.read(f"{name}.{s}") for s in self.layout.suffixes})
 
 
 def packed_parts(path: Path, dtype: torch.dtype) -> PackedParts:

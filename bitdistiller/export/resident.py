@@ -19,9 +19,11 @@ def packed_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(dense_config(path), dtype=dtype)
     state = packed_parts(path, dtype)
-    for name, part in state.layers():
+    for name in state.names:
         bias = state.others.pop(f"{name}.bias", None)
-        model.set_submodule(name, PackedLinear.from_codes(*part, state.layout.format, state.layout.group_size, bias))
+        model.set_submodule(
+            name, PackedLinear.from_codes(*state.grid(name), state.layout.format, state.layout.group_size, bias)
+        )
     _, unknown = model.load_state_dict(state.others, strict=False, assign=True)
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]

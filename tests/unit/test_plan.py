@@ -85,6 +85,7 @@ def test_layouts_are_outputs_of_their_own_and_change_no_table(experiment):
         ({"format": "int3", "layouts": ["gguf-q2_0"]}, "gguf-q2_0 does not hold this run; accepted: int2 without pad"),
         ({"format": "nf3", "layouts": ["gptq-v2"]}, "gptq-v2 does not hold this run; accepted: int2, int3, int4"),
         ({"pad": True, "layouts": ["gguf-q4_1"]}, "gguf-q4_1 does not hold this run"),
+        ({"method": "16-bit", "layouts": ["dense"]}, "takes no"),
     ],
 )
 def test_a_layout_that_cannot_hold_a_run_is_refused_at_once(experiment, changes, message):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from bitdistiller.config import ConvertRecipe, ExportRecipe
 from bitdistiller.errors import InputError
 from bitdistiller.export.checkpoint import write_checkpoint
 from bitdistiller.export.conversion.blocks import BLOCK_TYPES
+from bitdistiller.export.conversion.dense import DenseCopy
 from bitdistiller.export.conversion.gptq import GptqV2
 from bitdistiller.export.conversion.source import PackedMasters
 from bitdistiller.export.files import ShardWriter
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 CONVERTED = "checkpoint"
 REPORT = "convert.json"
-ENGINES = {"gptq-v2": "GPTQModel", "gguf-q2_0": "llama.cpp", "gguf-q4_1": "llama.cpp"}
+ENGINES = {"dense": "any", "gptq-v2": "GPTQModel", "gguf-q2_0": "llama.cpp", "gguf-q4_1": "llama.cpp"}
 """Who reads each layout."""
 
 
@@ -54,7 +57,7 @@ def run(
         content: dict[str, Any] = {"layout": recipe.layout, "engine": ENGINES[recipe.layout]}
         try:
             if reason is None:
-                content |= _convert(stage, recipe.layout, PackedMasters(checkpoint), directory)
+                content |= _convert(stage, recipe.layout, Path(checkpoint), directory)
         except InputError as error:
             if not mark:
                 raise
@@ -69,41 +72,62 @@ def run(
         stage.finish(counts={"file_bytes": content["file_bytes"]} if reason is None else {})
 
 
-def _convert(stage: Stage, layout: str, masters: PackedMasters, directory: Path) -> dict[str, Any]:
-    if layout == "gptq-v2":
-        return _gptq(stage, masters, directory)
-    from bitdistiller.export.conversion.gguf_file import GGUFContents
+def _convert(stage: Stage, layout: str, checkpoint: Path, directory: Path) -> dict[str, Any]:
+    if layout == "dense":
+        return _dense(stage, DenseCopy(checkpoint), directory)
+    masters = PackedMasters(checkpoint)
+    return _gptq(stage, masters, directory) if layout == "gptq-v2" else _gguf(stage, masters, layout, directory)
 
-    contents, path = GGUFContents(masters, BLOCK_TYPES[layout]), directory / "model.gguf"
-    with stage.progress("convert", 2 * len(contents), unit="tensor") as bar:
 
-        def done() -> None:
-            bar.advance(1)
-            stage.deadline.check()
-
-        contents.write(path, done)
-        compared = contents.verify(path, done)
-    blocks = contents.blocks
-    stored = 8 * blocks.bytes / blocks.size
-    return {"bits_per_weight": stored, "file_bytes": path.stat().st_size, "verified": {"tensors": compared}}
+def _dense(stage: Stage, copy: DenseCopy, directory: Path) -> dict[str, Any]:
+    writer = ShardWriter(stage.work)
+    with _progress(stage, len(copy)) as done:
+        copy.write(directory, writer, done)
+    compared = copy.verify(directory)
+    writer.clear()
+    bits = 8.0 * copy.dtype.itemsize
+    return {
+        "bits_per_weight": bits,
+        "file_bytes": TensorFiles(directory).total_bytes,
+        "verified": {"tensors": compared},
+    }
 
 
 def _gptq(stage: Stage, masters: PackedMasters, directory: Path) -> dict[str, Any]:
     dtype = "float32" if masters.dtype == torch.float32 else "bfloat16"
     layout, writer = GptqV2(ExportRecipe(quantization=masters.quantization, dtype=dtype)), ShardWriter(stage.work)
-    with stage.progress("convert", len(masters.layers) + len(masters.others), unit="tensor") as bar:
-
-        def done(durable: bool) -> None:
-            bar.advance(1)
-            if durable:
-                stage.commit()
-            stage.deadline.check()
-
+    with _progress(stage, len(masters.layers) + len(masters.others)) as done:
         write_checkpoint(masters, layout, directory, writer, done)
     compared = _compare(masters, layout, directory)
     sizes = measure(masters, layout, directory)
     writer.clear()
     return {key: sizes[key] for key in ("bits_per_weight", "file_bytes")} | {"verified": {"tensors": compared}}
+
+
+def _gguf(stage: Stage, masters: PackedMasters, layout: str, directory: Path) -> dict[str, Any]:
+    from bitdistiller.export.conversion.gguf_file import GGUFContents
+
+    blocks = BLOCK_TYPES[layout]
+    contents, path = GGUFContents(masters, blocks), directory / "model.gguf"
+    with _progress(stage, 2 * len(contents)) as done:
+        contents.write(path, done)
+        compared = contents.verify(path, done)
+    stored = 8 * blocks.bytes / blocks.size
+    return {"bits_per_weight": stored, "file_bytes": path.stat().st_size, "verified": {"tensors": compared}}
+
+
+@contextlib.contextmanager
+def _progress(stage: Stage, total: int) -> Iterator[Callable[..., None]]:
+    """What to call after every tensor, with whether a shard became durable just then."""
+    with stage.progress("convert", total, unit="tensor") as bar:
+
+        def done(durable: bool = False) -> None:
+            bar.advance(1)
+            if durable:
+                stage.commit()
+            stage.deadline.check()
+
+        yield done
 
 
 def _compare(masters: PackedMasters, layout: GptqV2, directory: Path) -> int:

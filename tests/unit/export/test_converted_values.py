@@ -7,7 +7,7 @@ import torch
 from reference.engine_files import GGUF, gptq_weight, q2_0, q4_1
 from safetensors.torch import load_file
 from tiny_models import make_model, pack, recipe
-from transformers import GPTQConfig
+from transformers import AutoModelForCausalLM, GPTQConfig
 
 from bitdistiller.config import ConvertRecipe
 from bitdistiller.errors import InputError
@@ -182,6 +182,22 @@ def test_only_packed_integers_are_converted(model_directory, tmp_path):
     packed = pack(model_directory(), recipe("nf3"), tmp_path / "packed")
     with pytest.raises(InputError, match="no other layout holds nf3; accepted: int2, int3 and int4"):
         convert(packed, "gptq-v2", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("number_format", "dtype"), [("int2", "bfloat16"), ("nf3", "float32"), ("sym4", "bfloat16")])
+def test_a_dequantised_copy_is_an_ordinary_model(number_format, dtype, model_directory, tmp_path):
+    import bitdistiller
+
+    packed = pack(model_directory(), recipe(number_format, dtype=dtype), tmp_path / "packed")
+    dense = convert(packed, "dense", tmp_path / "out")
+    theirs, ours = AutoModelForCausalLM.from_pretrained(dense), bitdistiller.load_model(packed)
+    assert not hasattr(theirs.config, "quantization_config")
+    assert theirs.dtype == getattr(torch, dtype)
+    state = ours.state_dict()
+    assert state.keys() == theirs.state_dict().keys()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor + 0.0, state[name] + 0.0), name
+    assert (dense / "tokenizer_config.json").exists()
 
 
 def test_a_large_model_is_written_in_shards_that_go_on(model_directory, tmp_path, monkeypatch):

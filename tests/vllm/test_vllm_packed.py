@@ -1,0 +1,63 @@
+"""Packed checkpoints in vLLM's CPU build, as they are: 4 bits are served, fewer are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.processes import finish, start
+
+import bitdistiller
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "Once upon a time there was a little girl"
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+
+def stage(*command: object) -> None:
+    code, log = finish(start("-m", "bitdistiller", *command))
+    assert code == 0, log
+
+
+def packed(model: Path, bits: int, folder: Path) -> Path:
+    shape = ["--format", f"int{bits}", "--group-size", "64", "--output", folder / "out"]
+    stage("export", "--weights", model, *shape)
+    return folder / "out" / "checkpoint"
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> list[int]:
+    return json.loads(done.stdout.rpartition("ANSWER")[2].splitlines()[0])
+
+
+def by_transformers(checkpoint: Path) -> list[int]:
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(checkpoint)(PROMPT, return_tensors="pt").input_ids
+    model = bitdistiller.load_model(checkpoint, dtype=torch.bfloat16)
+    return model.generate(tokens, max_new_tokens=24, do_sample=False)[0, tokens.shape[1] :].tolist()
+
+
+def ask(python: str, checkpoint: Path) -> subprocess.CompletedProcess[str]:
+    command = [python, str(ROOT / "tests" / "helpers" / "ask_vllm.py"), str(checkpoint), PROMPT]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=checkpoint.parent)
+
+
+def test_four_bits_are_served_as_they_are(serve_python: str, stories_model: Path, tmp_path: Path) -> None:
+    checkpoint = packed(stories_model, 4, tmp_path)
+    done = ask(serve_python, checkpoint)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert answer(done) == by_transformers(checkpoint)
+
+
+def test_two_bits_need_a_dequantised_copy(serve_python: str, stories_model: Path, tmp_path: Path) -> None:
+    checkpoint = packed(stories_model, 2, tmp_path)
+    done = ask(serve_python, checkpoint)
+    assert done.returncode != 0
+    assert "Failed to find a kernel" in done.stdout + done.stderr
+    stage("convert", "--checkpoint", checkpoint, "--layout", "dense", "--output", tmp_path / "dense")
+    done = ask(serve_python, tmp_path / "dense" / "checkpoint")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert answer(done) == by_transformers(checkpoint)
