@@ -1,5 +1,6 @@
 """An export holds one shard in memory, however large the model is."""
 
+import ctypes
 import threading
 
 import torch
@@ -37,20 +38,24 @@ def write_model(directory, blocks):
     return directory
 
 
+def anonymous():
+    with open("/proc/self/status") as handle:
+        return next(int(line.split()[1]) for line in handle if line.startswith("RssAnon")) / 1024
+
+
 class Peak:
-    """The largest anonymous memory of this process while it is entered, in MB."""
+    """The most anonymous memory that this process takes while it is entered beyond what it had before, in MB."""
 
     def __enter__(self):
-        self.value, self._over = 0, threading.Event()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be used again, unseen
+        self.before, self.value, self._over = anonymous(), 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
     def _watch(self):
         while not self._over.wait(0.002):
-            with open("/proc/self/status") as handle:
-                kilobytes = next(int(line.split()[1]) for line in handle if line.startswith("RssAnon"))
-            self.value = max(self.value, kilobytes / 1024)
+            self.value = max(self.value, anonymous() - self.before)
 
     def __exit__(self, *_):
         self._over.set()
