@@ -7,6 +7,7 @@ from bitdistiller.formats.llm_qat import asymmetric_fake_quantize, llm_qat_weigh
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.packing import pack_codes, unpack_codes
 from bitdistiller.formats.registry import format_names, get_format
+from bitdistiller.formats.sign import pack_signs, unpack_signs, zero_signs
 from bitdistiller.formats.trained_grid import TrainedGrid, trained_grid
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "get_format",
     "llm_qat_weight",
     "pack_codes",
+    "pack_signs",
     "resolve_group_size",
     "symmetric_fake_quantize",
     "trained_grid",
     "unpack_codes",
+    "unpack_signs",
+    "zero_signs",
 ]

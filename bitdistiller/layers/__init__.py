@@ -3,6 +3,7 @@
 from bitdistiller.layers.files import TensorFiles
 from bitdistiller.layers.onebit_linear import OneBitLinear
 from bitdistiller.layers.packed_linear import PackedLinear
+from bitdistiller.layers.packed_onebit_linear import PackedOneBitLinear
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
 from bitdistiller.layers.swap import (
     bake_linears,
@@ -20,6 +21,7 @@ __all__ = [
     "FakeQuantizedLinear",
     "OneBitLinear",
     "PackedLinear",
+    "PackedOneBitLinear",
     "TensorFiles",
     "TrainedGridLinear",
     "bake_linears",

@@ -43,3 +43,25 @@ def two_bits(row):
     """The four levels of a row's weights (list of float)."""
     scale = 2 * sum(map(abs, row)) / len(row)
     return [scale * (round(min(max(value / scale, -0.99), 0.99) * 2 - 0.5) + 0.5) / 2 for value in row]
+
+
+def batch_kl(student, teacher):
+    """`sum_{b, t, v} p (log p - log q) / B` of logits (batch, sequence, vocabulary), as loops in Python floats."""
+    total = 0.0
+    for s, t in zip(student.flatten(0, 1).tolist(), teacher.flatten(0, 1).tolist(), strict=True):
+        p, q = ([math.exp(v - max(row)) for v in row] for row in (t, s))
+        p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
+        total += sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+    return total / len(student)
+
+
+def hidden_loss(student, teacher):
+    """Over all entries but the last: the mean over tokens of `2 - 2 cos`, the squared distance of unit vectors."""
+    total = 0.0
+    for s, t in list(zip(student, teacher, strict=True))[:-1]:
+        terms = []
+        for a, b in zip(s.flatten(0, 1).tolist(), t.flatten(0, 1).tolist(), strict=True):
+            lengths = math.sqrt(sum(v * v for v in a)) * math.sqrt(sum(v * v for v in b))
+            terms.append(2 - 2 * sum(x * y for x, y in zip(a, b, strict=True)) / lengths)
+        total += sum(terms) / len(terms)
+    return total

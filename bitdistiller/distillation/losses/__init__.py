@@ -9,11 +9,15 @@ int64, -100 where a position is ignored. Arithmetic is float32 (float64 for floa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from bitdistiller.distillation.losses import cakld, ce, forward, jsd, reverse, tlsd
 from bitdistiller.distillation.losses.base import Loss, StepCounts
+from bitdistiller.distillation.losses.divergence import BatchDivergence
+from bitdistiller.distillation.losses.onebit import OneBitLoss
 from bitdistiller.errors import InputError
 
 LOSSES: dict[str, Loss] = {
@@ -26,6 +30,10 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+WHOLE: dict[str, Callable[[], Callable[..., Tensor]]] = {"onebit": OneBitLoss, "llm-qat": BatchDivergence}
+"""Losses that are no sum over positions of rows of log-probabilities: they take whole logits and hidden states."""
+
+
 class Weighted(NamedTuple):
     """One summand of a weighted sum of losses."""
 
@@ -33,10 +41,18 @@ class Weighted(NamedTuple):
     coefficient: float
 
 
-def get_loss(name: str) -> Loss:
-    """The loss called `name`; raises InputError for an unknown one."""
+def get_loss(name: str) -> Any:
+    """
+    The loss called `name`, to be called as the package says; raises InputError for an unknown one.
+
+    `onebit` and `llm-qat` have the coefficients of the released scripts (others: make them yourself), count every
+    position and divide by the batch alone; hidden states are their keyword arguments `student_hidden_states` and
+    `teacher_hidden_states`.
+    """
+    if name in WHOLE:
+        return WHOLE[name]()
     if name not in LOSSES:
-        raise InputError(f"unknown loss {name!r}; accepted: {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {name!r}; accepted: {', '.join((*LOSSES, *WHOLE))}")
     return LOSSES[name]
 
 
@@ -46,4 +62,4 @@ def resolve(chosen: str | Mapping[str, float]) -> list[Weighted]:
     return [Weighted(get_loss(name), coefficient) for name, coefficient in coefficients.items()]
 
 
-__all__ = ["LOSSES", "Loss", "StepCounts", "Weighted", "get_loss", "resolve"]
+__all__ = ["LOSSES", "BatchDivergence", "Loss", "OneBitLoss", "StepCounts", "Weighted", "get_loss", "resolve"]
