@@ -1,4 +1,4 @@
-"""Run as a script in the serving environment: what vLLM itself makes of a checkpoint. Arguments: directory, prompt, dtype."""
+"""Run as a script in the serving environment: what vLLM makes of a checkpoint. Arguments: directory, prompt, dtype."""
 
 import json
 import os
