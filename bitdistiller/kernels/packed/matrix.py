@@ -1,4 +1,4 @@
-"""A weight that stays packed, and the product with it by the kernel that this machine has."""
+"""A weight that stays packed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bitdistiller.errors import InputError
-from bitdistiller.kernels.packed import cpu
-from bitdistiller.kernels.packed.lanes import STRETCH, pack_lanes, unpack_lanes
+from bitdistiller.kernels.packed.lanes import STRETCH, pack_lanes
 
-EXPANDED_ROWS = 512
-"""Rows that are dequantised at once where there is no kernel, or the batch is large."""
-LARGE_BATCH = {"cpu": 24, "cuda": 65}
-"""Rows of the input from which on a dequantised block and a library's product are faster."""
 LEVELS = 16
 
 
@@ -71,39 +65,3 @@ class PackedMatrix:
     def rows(self) -> int:
         """Output features."""
         return len(self.codes)
-
-    def values(self, first: int = 0, last: int | None = None) -> Tensor:
-        """The rows first .. last - 1 of the weight, float32."""
-        part = slice(first, self.rows if last is None else last)
-        if self.codes.device.type == "cpu" and cpu.works():
-            return cpu.expand(self, part)[:, : self.columns]
-        groups = unpack_lanes(self.codes[part], self.bits, self.filled).unflatten(1, (-1, self.group_size))
-        level, scale = self.levels[groups.long()], self.scale[part]
-        if self.zero_point is not None:
-            level = level - self.zero_point[part].unsqueeze(-1)
-        chosen = torch.where(level < 0, scale[..., :1], scale[..., -1:]) if scale.shape[-1] == 2 else scale
-        return (level * chosen).flatten(1)[:, : self.columns]
-
-
-def multiply(x: Tensor, weight: PackedMatrix) -> Tensor:
-    """`x @ weight.T` for x (n, columns), in the dtype of x; the sums are float32."""
-    kind = x.device.type
-    if len(x) < LARGE_BATCH.get(kind, 1):
-        filled = F.pad(x, (0, weight.filled - weight.columns)) if weight.filled > weight.columns else x
-        if kind == "cpu" and cpu.works():
-            return cpu.multiply(filled, weight).to(x.dtype)
-        if kind == "cuda" and triton_works():
-            from bitdistiller.kernels.triton.packed import multiply as on_gpu
-
-            return on_gpu(filled, weight)
-    parts = range(0, weight.rows, EXPANDED_ROWS)
-    return torch.cat(
-        [F.linear(x, weight.values(i, min(i + EXPANDED_ROWS, weight.rows)).to(x.dtype)) for i in parts], -1
-    )
-
-
-def triton_works() -> bool:
-    """Whether the package triton is there."""
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None

@@ -11,7 +11,9 @@ from reference.packed import lanes, product
 
 from bitdistiller.errors import InputError
 from bitdistiller.formats import get_format
-from bitdistiller.kernels.packed import PackedMatrix, cpu, matrix, multiply
+from bitdistiller.kernels.packed import PackedMatrix, cpu, multiply
+from bitdistiller.kernels.packed import product as products
+from bitdistiller.kernels.packed import values as values_of
 from bitdistiller.kernels.packed.lanes import pack_lanes, unpack_lanes
 
 HELPER = Path(__file__).resolve().parents[2] / "helpers" / "packed_interpreter.py"
@@ -40,8 +42,8 @@ def test_lanes_are_as_their_definition_says(bits, columns):
 @pytest.mark.parametrize("name", FORMATS)
 def test_values_are_those_of_the_format(name, group_size, form):
     weight, values = packed(name, 70, 576, group_size)
-    assert torch.equal(weight.values().double(), values)
-    assert torch.equal(weight.values(3, 9).double(), values[3:9])
+    assert torch.equal(values_of(weight).double(), values)
+    assert torch.equal(values_of(weight, 3, 9).double(), values[3:9])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 11, 12, 40])
@@ -59,7 +61,7 @@ def test_products_are_those_of_the_values(name, count, form):
 @pytest.mark.parametrize("columns", [64, 100, 576])
 def test_signs_with_a_scale_for_every_row(columns, form):
     weight, values = signs(37, columns)
-    assert torch.equal(weight.values().double(), values)
+    assert torch.equal(values_of(weight).double(), values)
     for count in (1, 5):
         x = torch.randn(count, columns, generator=torch.Generator().manual_seed(0))
         assert error(multiply(x, weight), x, values) < 2e-6
@@ -85,7 +87,7 @@ def test_threads_divide_the_rows(form, monkeypatch):
     weight, values = packed("int2", 71, 256, 64)
     x = torch.randn(2, 256)
     assert error(multiply(x, weight), x, values) < 2e-6
-    assert torch.equal(weight.values().double(), values)
+    assert torch.equal(values_of(weight).double(), values)
 
 
 def test_infinities_and_nan_come_through(form):
@@ -128,7 +130,7 @@ def test_kernels_are_compiled_once_and_kept(monkeypatch, tmp_path):
 
 
 def test_a_large_batch_is_multiplied_by_blocks_of_rows(form, monkeypatch):
-    monkeypatch.setattr(matrix, "EXPANDED_ROWS", 32)
+    monkeypatch.setattr(products, "EXPANDED_ROWS", 32)
     weight, values = packed("nf3", 70, 128, 64)
     x = torch.randn(64, 128)
     assert error(multiply(x, weight), x, values) < 2e-6

@@ -9,6 +9,7 @@ from bitdistiller.config import ExportRecipe, Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.export import stage
 from bitdistiller.formats import get_format
+from bitdistiller.kernels.packed import values as values_of
 from bitdistiller.layers import PackedLinear
 
 
@@ -50,8 +51,8 @@ def test_biases_and_shapes(tmp_path):
 def test_a_change_of_dtype_leaves_scales_and_levels_alone():
     number_format = get_format("nf3")
     layer = PackedLinear.from_codes(*number_format.quantize(torch.randn(4, 64), 64), number_format, 64)
-    before = layer.packed.values()
-    assert torch.equal(layer.to(torch.bfloat16).packed.values(), before)
+    before = values_of(layer.packed)
+    assert torch.equal(values_of(layer.to(torch.bfloat16).packed), before)
     assert layer(torch.randn(1, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
