@@ -120,11 +120,9 @@ class Recipes(Paths):
         return " ".join([f"--model {self.evaluated_model(run)}", *reference])
 
     def table_recipe(self) -> Experiment:
-        """Recipe of `tabulate`: the experiment without what changes no number: resources, nodes, layouts, shards."""
-        evaluations = {n: e.model_copy(update={"shards": 1}) for n, e in self.experiment.evaluations.items()}
-        runs = {name: run.model_copy(update={"nodes": 1, "layouts": []}) for name, run in self.experiment.runs.items()}
-        changes = {"resources": Resources(), "runs": runs, "evaluations": evaluations}
-        return self.experiment.model_copy(update=changes)
+        """Recipe of `tabulate`: the experiment without the resources and nodes of its jobs, which change no number."""
+        runs = {name: run.model_copy(update={"nodes": 1}) for name, run in self.experiment.runs.items()}
+        return self.experiment.model_copy(update={"resources": Resources(), "runs": runs})
 
     def _corpus(self, model: str, dataset: str, split: str) -> Path:
         if self.experiment.models[model].demo is None:

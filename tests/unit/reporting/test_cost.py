@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from result_trees import make_experiment
+from result_trees import EVALUATIONS, make_experiment
 
 from bitdistiller.plan import Plan
 from bitdistiller.reporting.cost import COLUMNS, cost_frame, outputs, render_markdown
@@ -49,6 +49,18 @@ def test_every_output_of_the_plan_is_there_once(plan):
     assert list(frame.columns) == list(COLUMNS)
     assert not frame["finished"].any()
     assert "| total" in render_markdown(frame)
+
+
+def test_shards_and_layouts_have_rows_of_their_own(tmp_path):
+    evaluations = EVALUATIONS | {"text": EVALUATIONS["text"] | {"shards": 3}}
+    experiment = make_experiment(evaluations=evaluations)
+    run = experiment.runs["rtn-int2"].model_copy(update={"layouts": ["dense", "gptq-v2"]})
+    experiment = experiment.model_copy(update={"runs": {"rtn-int2": run}})
+    table = Plan(experiment, tmp_path).table_recipe()
+    stages = [output.stage for output in outputs(Plan(table, tmp_path))]
+    assert stages.count("evaluate-shard") == 3
+    assert stages.count("evaluate") == 3
+    assert stages.count("convert") == 2
 
 
 def test_hours_are_of_all_attempts_and_gpu_hours_of_all_gpus(plan):
