@@ -24,7 +24,9 @@ Walltime = Annotated[
 ]
 ModelDirectory = Annotated[Path, typer.Option(help="Full-precision model directory in Hugging Face layout.")]
 Config = Annotated[Path, typer.Option(help="Experiment file.")]
-FormatOption = Annotated[config.FormatName | None, typer.Option(help="Number format.")]
+FormatOption = Annotated[
+    str | None, typer.Option(help=f"Number format: {', '.join(config.OWN_FORMATS)}, or one of another package.")
+]
 GroupSize = Annotated[int | None, typer.Option(help="Input columns that share a scale.")]
 
 

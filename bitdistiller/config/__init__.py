@@ -6,7 +6,19 @@ An experiment file holds models, mixes, calibrations, trainings, evaluations and
 """
 
 from bitdistiller.config.ablation import Ablation
-from bitdistiller.config.base import INTEGERS, Dtype, FormatName, Fraction, LayoutName, LossName, Name, Section
+from bitdistiller.config.base import (
+    INTEGERS,
+    OWN_FORMATS,
+    Dtype,
+    FormatName,
+    Fraction,
+    LayoutName,
+    LossName,
+    Name,
+    Section,
+    format_names,
+    loss_names,
+)
 from bitdistiller.config.calibration import (
     SEARCH_ONLY,
     Calibration,
@@ -51,6 +63,7 @@ __all__ = [
     "INTEGERS",
     "METHODS",
     "OFFICIAL_TASKS",
+    "OWN_FORMATS",
     "RESERVED_RUN_NAMES",
     "SEARCH_ONLY",
     "Ablation",
@@ -105,4 +118,6 @@ __all__ = [
     "Writing",
     "check_method",
     "check_trained_scales",
+    "format_names",
+    "loss_names",
 ]

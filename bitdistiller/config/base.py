@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
-LossName = Literal["cakld", "forward", "reverse", "jsd", "tlsd", "ce"]
-FormatName = Literal["int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8"]
+from bitdistiller.plugins import FORMATS, LOSSES, plugins
+
+OWN_LOSSES = ("cakld", "forward", "reverse", "jsd", "tlsd", "ce")
+OWN_FORMATS = ("int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8")
+
+
+def loss_names() -> tuple[str, ...]:
+    """The losses that a training may have: ours, then those of other packages."""
+    return (*OWN_LOSSES, *plugins(LOSSES))
+
+
+def format_names() -> tuple[str, ...]:
+    """The number formats that a run may have: ours, then those of other packages."""
+    return (*OWN_FORMATS, *plugins(FORMATS))
+
+
+def _one_of(names: Callable[[], tuple[str, ...]]) -> tuple[AfterValidator, WithJsonSchema]:
+    def check(name: str) -> str:
+        if name not in names():
+            raise ValueError(f"unknown {name!r}; accepted: {', '.join(names())}")
+        return name
+
+    return AfterValidator(check), WithJsonSchema({"enum": list(names()), "type": "string"})
+
+
+LossName = Annotated[str, *_one_of(loss_names)]
+FormatName = Annotated[str, Field(pattern=r"\d$"), *_one_of(format_names)]
+"""It ends with the bits of a code."""
 Dtype = Literal["float32", "bfloat16"]
 LayoutName = Literal["dense", "gptq-v2", "gguf-q2_0", "gguf-q4_1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from bitdistiller.config.base import INTEGERS, Dtype, Fraction, LossName, Section
+from bitdistiller.config.base import INTEGERS, Dtype, Fraction, LossName, Section, loss_names
 from bitdistiller.config.calibration import Quantization
 
 
@@ -138,7 +138,7 @@ class Training(Section):
         """The sum of one loss alone is that loss, and the same recipe."""
         if not isinstance(loss, dict):
             return loss
-        names, given = get_args(LossName), ", ".join(map(str, loss))
+        names, given = loss_names(), ", ".join(map(str, loss))
         if not loss or not set(loss) <= set(names):
             raise ValueError(f"a weighted sum takes coefficients of {', '.join(names)}, not of {given or 'nothing'}")
         if not all(isinstance(value, (int, float)) and 0 < value < math.inf for value in loss.values()):

@@ -1,4 +1,4 @@
-"""The number formats by name. A new format is one file and one line here."""
+"""The number formats by name. A new format is one file and one line here, or an entry point of another package."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +8,8 @@ from bitdistiller.formats.base import NumberFormat
 from bitdistiller.formats.integer import IntegerFormat
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.symmetric import SymmetricFormat
+from bitdistiller.plugins import FORMATS as GROUP
+from bitdistiller.plugins import load_plugin, plugins
 
 FORMATS: dict[str, Callable[..., NumberFormat]] = {
     "int2": partial(IntegerFormat, 2),
@@ -24,7 +26,7 @@ FORMATS: dict[str, Callable[..., NumberFormat]] = {
 
 def format_names() -> tuple[str, ...]:
     """The names `get_format` accepts."""
-    return tuple(FORMATS)
+    return (*FORMATS, *plugins(GROUP))
 
 
 def get_format(
@@ -36,11 +38,12 @@ def get_format(
     input features that the group size does not divide.
     Raises InputError for an unknown name or scale dtype, and for `reference_range` with another kind of format.
     """
-    if name not in FORMATS:
-        raise InputError(f"format: unknown {name!r}; accepted: {', '.join(FORMATS)}")
+    if name not in format_names():
+        raise InputError(f"format: unknown {name!r}; accepted: {', '.join(format_names())}")
+    make = FORMATS[name] if name in FORMATS else load_plugin(GROUP, name)
     if not reference_range:
-        return FORMATS[name](scale_dtype=scale_dtype, pad=pad)
+        return make(scale_dtype=scale_dtype, pad=pad)
     try:
-        return FORMATS[name](scale_dtype=scale_dtype, pad=pad, reference_range=True)
+        return make(scale_dtype=scale_dtype, pad=pad, reference_range=True)
     except TypeError:
         raise InputError(f"reference_range: {name} has none; accepted for integer formats only") from None

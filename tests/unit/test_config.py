@@ -114,7 +114,7 @@ def test_an_unknown_key_at_any_depth(path):
         (
             "runs.int2.format",
             "int5",
-            "runs.int2.format: input should be 'int2', 'int3', 'int4', 'nf2', 'nf3', 'nf4', 'sym3', 'sym4' or 'sym8'",
+            "runs.int2.format: unknown 'int5'; accepted: int2, int3, int4, nf2, nf3, nf4, sym3, sym4, sym8",
         ),
         ("runs.int2.method", "hqq", "runs.int2: unknown method 'hqq'; accepted: 16-bit, rtn, clip, gptq, awq, "),
         ("runs.int2.mix", None, "runs.int2: method bitdistiller needs mix"),

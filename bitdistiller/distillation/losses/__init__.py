@@ -19,6 +19,8 @@ from bitdistiller.distillation.losses.base import Loss, StepCounts
 from bitdistiller.distillation.losses.divergence import BatchDivergence
 from bitdistiller.distillation.losses.onebit import OneBitLoss
 from bitdistiller.errors import InputError
+from bitdistiller.plugins import LOSSES as GROUP
+from bitdistiller.plugins import load_plugin, plugins
 
 LOSSES: dict[str, Loss] = {
     "cakld": Loss(cakld, needs_gamma=True),
@@ -51,8 +53,11 @@ def get_loss(name: str) -> Any:
     """
     if name in WHOLE:
         return WHOLE[name]()
+    if name in plugins(GROUP):
+        found = load_plugin(GROUP, name)
+        return found if isinstance(found, Loss) else Loss(found)
     if name not in LOSSES:
-        raise InputError(f"unknown loss {name!r}; accepted: {', '.join((*LOSSES, *WHOLE))}")
+        raise InputError(f"unknown loss {name!r}; accepted: {', '.join((*LOSSES, *WHOLE, *plugins(GROUP)))}")
     return LOSSES[name]
 
 
