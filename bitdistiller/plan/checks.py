@@ -47,7 +47,8 @@ class Plan(Recipes):
                 yield "generate", f"mixes.{name}.generation.engine: vllm", SERVE
         for name, evaluation in self.experiment.evaluations.items():
             if getattr(evaluation, "engine", None) == "vllm":
-                yield "evaluate", f"evaluations.{name}.engine: vllm", SERVE
+                rule = "evaluate_shard" if evaluation.shards > 1 else "evaluate"
+                yield rule, f"evaluations.{name}.engine: vllm", SERVE
 
     def missing_environment(self, root: Path, rules: Collection[str] | None = None) -> str:
         """What to do before these rules (None: all) can run in the repository `root`, as one line, or nothing."""

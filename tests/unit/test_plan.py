@@ -341,6 +341,10 @@ def test_what_vllm_needs(experiment, tmp_path, monkeypatch):
     )
     assert plan.missing_environment(tmp_path, {"evaluate"}).startswith("evaluations.served.engine: vllm needs the serv")
     assert plan.missing_environment(tmp_path, {"train", "baseline"}) == ""
+    sharded = {"served": {**plan.experiment.evaluations["served"].model_dump(exclude_defaults=True), "shards": 2}}
+    plan = experiment(evaluations=sharded)
+    assert plan.missing_environment(tmp_path, {"evaluate_shard"}).startswith("evaluations.served.engine: vllm needs")
+    assert plan.missing_environment(tmp_path, {"evaluate"}) == ""
 
 
 @pytest.mark.parametrize(
