@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from bitdistiller.errors import InputError
 from bitdistiller.formats import NumberFormat
 from bitdistiller.kernels.packed import PackedMatrix, multiply
+from bitdistiller.layers.float32_buffers import Float32Buffers
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(Float32Buffers):
     """
     `x @ values.T + bias`, where the values are those of the codes in float32.
 
@@ -18,6 +19,7 @@ class PackedLinear(nn.Module):
     (out, groups, 1 or 2), `levels` float32 (16,), and `zero_point` uint8 (out, groups) where the format has one.
     """
 
+    FLOAT32 = ("scale", "levels")
     codes: Tensor
     scale: Tensor
     levels: Tensor
@@ -64,14 +66,6 @@ class PackedLinear(nn.Module):
         product = multiply(x.reshape(-1, self.in_features), self.packed)
         product = product.view(*x.shape[:-1], self.out_features)
         return product if self.bias is None else product + self.bias
-
-    def _apply(self, fn, recurse: bool = True):
-        """Move, but keep scales and levels in float32: `model.to(bfloat16)` would round them."""
-        kept = {"scale": self.scale, "levels": self.levels}
-        super()._apply(fn, recurse)
-        for name, before in kept.items():
-            setattr(self, name, before.to(getattr(self, name).device))
-        return self
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self._shape['bits']}"

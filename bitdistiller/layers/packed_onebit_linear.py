@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bitdistiller.errors import InputError
 from bitdistiller.formats import pack_signs, unpack_signs
 from bitdistiller.kernels.packed import PackedMatrix, multiply
+from bitdistiller.layers.float32_buffers import Float32Buffers
 from bitdistiller.layers.onebit_linear import EPSILON, OneBitLinear
 
 
-class PackedOneBitLinear(nn.Module):
+class PackedOneBitLinear(Float32Buffers):
     """
     As OneBitLinear, whose output it has but for weights of exactly 0, which count as +1 here.
 
@@ -20,6 +21,7 @@ class PackedOneBitLinear(nn.Module):
     int32 (out, words), `weight_scale` float32 (out,), `input_factor` float32 (in,), `bias` (out,) where there is one.
     """
 
+    FLOAT32 = ("weight_scale", "input_factor", "levels")
     codes: Tensor
     weight_scale: Tensor
     input_factor: Tensor

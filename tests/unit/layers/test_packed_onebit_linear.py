@@ -61,3 +61,11 @@ def test_memory_is_a_bit_a_weight():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"packed signs of shape \(4, 2\), weight_scale of 4 and input_factor of 8"):
         PackedOneBitLinear(torch.zeros(4, 2, dtype=torch.uint8), torch.ones(4), torch.ones(8))
+
+
+def test_a_change_of_dtype_leaves_both_vectors_alone():
+    packed = PackedOneBitLinear.from_layer(trained())
+    before = packed.weight_scale.clone(), packed.input_factor.clone()
+    packed.to(torch.bfloat16)
+    assert torch.equal(packed.weight_scale, before[0])
+    assert torch.equal(packed.input_factor, before[1])
