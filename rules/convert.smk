@@ -13,10 +13,10 @@ rule convert:
         "logs/convert/{model}.{run}.{layout}.log",
     benchmark:
         "logs/benchmark/convert/{model}.{run}.{layout}.tsv"
-    conda:
-        "../envs/train.yaml"
     wildcard_constraints:
         layout="[a-z0-9_-]+",
+    conda:
+        "../envs/train.yaml"
     threads: stage_resources("convert").threads
     resources:
         **job_resources("convert"),

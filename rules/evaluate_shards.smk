@@ -62,7 +62,9 @@ rule merge_evaluation:
         recipe=evaluate_recipe,
         options=of_evaluation(plan.evaluate_options),
         parts=of_evaluation(
-            lambda *names: [f"--part {path}" for path in plan.evaluation_shards(*names)]
+            lambda *names: [
+                f"--part {path}" for path in plan.evaluation_shards(*names)
+            ]
         ),
     message:
         "put the shards of {wildcards.run} on {wildcards.evaluation} together"
