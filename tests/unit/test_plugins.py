@@ -128,3 +128,12 @@ def test_without_the_package_the_names_are_unknown():
     assert "tv" not in loss_names()
     with pytest.raises(ValueError, match="unknown 'pot3'; accepted: int2"):
         Quantization(format="pot3")
+
+
+def test_our_own_names_are_those_of_the_registries():
+    from bitdistiller.config.base import OWN_FORMATS, OWN_LOSSES
+    from bitdistiller.distillation.losses import LOSSES
+    from bitdistiller.formats.registry import FORMATS
+
+    assert tuple(FORMATS) == OWN_FORMATS
+    assert tuple(LOSSES) == OWN_LOSSES
