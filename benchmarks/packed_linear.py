@@ -105,7 +105,7 @@ def format_matrix(name: str, weight: torch.Tensor, device: str) -> PackedMatrix:
 def packed(name: str, matrix: PackedMatrix) -> Form:
     """The kernels of the package."""
     parts = [matrix.codes, matrix.scale, *([] if matrix.zero_point is None else [matrix.zero_point])]
-    shape = (matrix.bits, matrix.columns, matrix.filled, matrix.group_size)
+    shape = (matrix.bits, matrix.columns, matrix.filled, matrix.group_size, matrix.points)
     matrices = [
         PackedMatrix(*shape, copy[0], copy[1], copy[2] if len(copy) > 2 else None, matrix.levels)
         for copy in copies(parts)

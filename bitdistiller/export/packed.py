@@ -18,51 +18,49 @@ from bitdistiller.export.lookup import Lookup
 from bitdistiller.layers import TensorFiles
 
 
-def packed_state(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a packed checkpoint, quantised weights computed in float32 and rounded once to `dtype`."""
-    layout = packed_layout(path, read_config(path))
-    files = TensorFiles(path, layout.stem)
-    state = {}
-    for name in files.names:
-        layer, _, suffix = name.rpartition(".")
-        if suffix == layout.suffixes[0]:
-            tensors = {suffix: files.read(f"{layer}.{suffix}") for suffix in layout.suffixes}
-            state[f"{layer}.weight"] = layout.dequantize(tensors).to(dtype)
-        elif suffix not in layout.suffixes:
-            tensor = files.read(name)
-            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    return state
-
-
 @dataclass
 class PackedParts:
-    """A packed checkpoint, its quantised layers not dequantised; others: the other tensors by name."""
+    """A packed checkpoint of either layout, read tensor by tensor; others: names of what is not quantised."""
 
     layout: Layout
     files: TensorFiles
-    others: dict[str, Tensor]
+    layers: list[str]
+    others: list[str]
 
-    @property
-    def names(self) -> list[str]:
-        """The quantised layers."""
-        first = f".{self.layout.suffixes[0]}"
-        return [name.removesuffix(first) for name in self.files.names if name.endswith(first)]
-
-    def grid(self, name: str) -> Grid:
+    def grid(self, layer: str) -> Grid:
         """Codes, scales and zero points of a quantised layer."""
-        return self.layout.decode({s: self.files.read(f"{name}.{s}") for s in self.layout.suffixes})
+        return self.layout.decode(self._tensors(layer))
+
+    def values(self, layer: str) -> Tensor:
+        """The weight (out, in) of a quantised layer in float32."""
+        return self.layout.dequantize(self._tensors(layer))
+
+    def other(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A tensor that is not quantised; floating-point ones in `dtype`."""
+        tensor = self.files.read(name)
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    def _tensors(self, layer: str) -> dict[str, Tensor]:
+        return {suffix: self.files.read(f"{layer}.{suffix}") for suffix in self.layout.suffixes}
 
 
-def packed_parts(path: Path, dtype: torch.dtype) -> PackedParts:
-    """A packed checkpoint with its other tensors in `dtype`; InputError for a directory that is none."""
+def packed_parts(path: Path) -> PackedParts:
+    """The parts of a packed checkpoint; InputError for a directory that is none."""
     config = read_config(path)
     if quant_method(config) is None:
         raise InputError(f"{path}: its weights are not packed; accepted: the checkpoint/ of the stage export")
     layout = packed_layout(path, config)
-    files = TensorFiles(path, layout.stem)
+    files, first = TensorFiles(path, layout.stem), f".{layout.suffixes[0]}"
+    layers = [name.removesuffix(first) for name in files.names if name.endswith(first)]
     others = [name for name in files.names if name.rpartition(".")[2] not in layout.suffixes]
-    tensors = {name: files.read(name) for name in others}
-    return PackedParts(layout, files, {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()})
+    return PackedParts(layout, files, layers, others)
+
+
+def packed_state(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of a packed checkpoint, quantised weights computed in float32 and rounded once to `dtype`."""
+    parts = packed_parts(path)
+    state = {name: parts.other(name, dtype) for name in parts.others}
+    return state | {f"{layer}.weight": parts.values(layer).to(dtype) for layer in parts.layers}
 
 
 def packed_layout(path: Path, config: dict[str, Any]) -> Layout:

@@ -18,13 +18,13 @@ def packed_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     """A checkpoint with PackedLinear for its quantised layers; InputError for formats without a kernel."""
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(dense_config(path), dtype=dtype)
-    state = packed_parts(path, dtype)
-    for name in state.names:
-        bias = state.others.pop(f"{name}.bias", None)
-        model.set_submodule(
-            name, PackedLinear.from_codes(*state.grid(name), state.layout.format, state.layout.group_size, bias)
-        )
-    _, unknown = model.load_state_dict(state.others, strict=False, assign=True)
+    parts = packed_parts(path)
+    others = {name: parts.other(name, dtype) for name in parts.others}
+    for name in parts.layers:
+        bias, layout = others.pop(f"{name}.bias", None), parts.layout
+        layer = PackedLinear.from_codes(*parts.grid(name), layout.format, layout.group_size, bias)
+        model.set_submodule(name, layer)
+    _, unknown = model.load_state_dict(others, strict=False, assign=True)
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if unknown or empty:

@@ -28,7 +28,7 @@ class PackedLinear(Float32Buffers):
     def __init__(self, weight: PackedMatrix, bias: Tensor | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = weight.columns, weight.rows
-        self._shape = {key: getattr(weight, key) for key in ("bits", "columns", "filled", "group_size")}
+        self._shape = {key: getattr(weight, key) for key in ("bits", "columns", "filled", "group_size", "points")}
         for name in ("codes", "scale", "levels", "zero_point"):
             self.register_buffer(name, getattr(weight, name))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)

@@ -41,7 +41,7 @@ class PackedOneBitLinear(Float32Buffers):
                 f"{self.in_features}; accepted: (out, in / 8), (out,) and (in,)"
             )
         matrix = self._matrix((unpack_signs(packed) < 0).to(torch.uint8), weight_scale)
-        self._shape = {key: getattr(matrix, key) for key in ("bits", "columns", "filled", "group_size")}
+        self._shape = {key: getattr(matrix, key) for key in ("bits", "columns", "filled", "group_size", "points")}
         self.register_buffer("codes", matrix.codes)
         self.register_buffer("levels", matrix.levels)
         self.register_buffer("weight_scale", weight_scale.float())

@@ -44,14 +44,17 @@ class _Builder:
             for index, heading in enumerate(columns):
                 _mark_best([cells[i.run] for i in group], index, heading.higher_is_better)
         rows = {i.run: self._row(i, cells[i.run]) for i in self.runs}
-        more = [self._others(group) for group in groups]
+        others = [self._others(group) for group in groups]
+        blocks = [
+            (group[0], (*(rows[i.run] for i in group), *theirs)) for group, theirs in zip(groups, others, strict=True)
+        ]
         return Table(
             title=self.experiment.title or f"Experiment {self.experiment.experiment}",
             coverage=self.collected.coverage.line,
             columns=tuple(columns),
-            sections=_sections(groups, rows, more),
+            sections=_sections(blocks),
             footnotes=tuple(self.footnotes.listed),
-            notes=(*general_notes(self.collected, columns, list(rows.values())), *([THEIRS] if any(more) else [])),
+            notes=(*general_notes(self.collected, columns, list(rows.values())), *([THEIRS] if any(others) else [])),
         )
 
     def _column(self, name: str) -> Column:
@@ -87,8 +90,7 @@ class _Builder:
         published, first = self.collected.published, group[0]
         if published is None:
             return []
-        shown = {(i.run, name): self._published(i, name) for i in group for name in self.names}
-        ours = {id(number) for number in shown.values() if number is not None}
+        ours = {id(self._published(i, name)) for i in group for name in self.names}
         rows = []
         for place in published.rows(first.model_title, first.bits):
             numbers = [published.number(place, column(self.experiment, name).published or "") for name in self.names]
@@ -121,12 +123,11 @@ def _place(identity: RunIdentity) -> tuple[str, str, str, int | None]:
     return identity.model, identity.method_title, identity.format, identity.group_size
 
 
-def _sections(groups: list[list[RunIdentity]], rows: dict[str, Row], more: list[list[Row]]) -> tuple[Section, ...]:
+def _sections(blocks: list[tuple[RunIdentity, tuple[Row, ...]]]) -> tuple[Section, ...]:
+    """Of blocks of one model and bit width, each with the identity of its first run."""
     return tuple(
-        Section(title, tuple((g[0].bits, (*(rows[i.run] for i in g), *others)) for g, others in of_model))
-        for (_, title), of_model in groupby(
-            zip(groups, more, strict=True), key=lambda pair: (pair[0][0].model, pair[0][0].model_title)
-        )
+        Section(title, tuple((first.bits, rows) for first, rows in of_model))
+        for (_, title), of_model in groupby(blocks, key=lambda block: (block[0].model, block[0].model_title))
     )
 
 

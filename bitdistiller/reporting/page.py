@@ -21,7 +21,8 @@ def render(table: Table, plots: list[tuple[str, str, str]], clips: Sequence[Clip
     `clips` stand below the plots.
     """
     figures = [(name, caption, inline_svg(svg, name, caption)) for name, caption, svg in plots]
-    return _page("page.html", table=table, figures=figures, clips=clips, clip_headings=HEADINGS, clip_note=NOTE)
+    beside = {"clips": clips, "clip_headings": HEADINGS, "clip_note": NOTE}
+    return _page("page.html", title=table.title, table=table, figures=figures, **beside)
 
 
 def render_ablation(title: str, rows: Sequence[Sequence[str]], note: str) -> str:

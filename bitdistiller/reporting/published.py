@@ -53,9 +53,10 @@ class Published:
         path = PAPERS / f"{name}.csv"
         if not path.is_file():
             raise InputError(f"paper: no published numbers for {name!r}; accepted: {', '.join(papers())}")
-        self._numbers = {_key(row): PublishedNumber(row["value"], row["source"]) for row in _rows(path)}
-        self._places = list(dict.fromkeys(map(_place, _rows(path))))
-        self._protocol = list(_rows(path.with_suffix(".protocol.csv")))
+        rows = _rows(path)
+        self._numbers = {_key(row): PublishedNumber(row["value"], row["source"]) for row in rows}
+        self._places = list(dict.fromkeys(map(_place, rows)))
+        self._protocol = _rows(path.with_suffix(".protocol.csv"))
 
     def find(
         self, *, model: str, metric: str, method: str, bits: int, number_format: str | None, group_size: int | None

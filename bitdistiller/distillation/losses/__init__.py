@@ -51,14 +51,14 @@ def get_loss(name: str) -> Any:
     position and divide by the batch alone; hidden states are their keyword arguments `student_hidden_states` and
     `teacher_hidden_states`.
     """
+    if name in LOSSES:
+        return LOSSES[name]
     if name in WHOLE:
         return WHOLE[name]()
-    if name in plugins(GROUP):
-        found = load_plugin(GROUP, name)
-        return found if isinstance(found, Loss) else Loss(found)
-    if name not in LOSSES:
+    if name not in plugins(GROUP):
         raise InputError(f"unknown loss {name!r}; accepted: {', '.join((*LOSSES, *WHOLE, *plugins(GROUP)))}")
-    return LOSSES[name]
+    found = load_plugin(GROUP, name)
+    return found if isinstance(found, Loss) else Loss(found)
 
 
 def resolve(chosen: str | Mapping[str, float]) -> list[Weighted]:

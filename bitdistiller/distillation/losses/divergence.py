@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +22,8 @@ class BatchDivergence:
         student_logits: Tensor,
         teacher_logits: Tensor,
         labels: Tensor | None = None,
-        *,
-        student_hidden_states: Sequence[Tensor] = (),
-        teacher_hidden_states: Sequence[Tensor] = (),
         **_: Any,
     ) -> Tensor:
-        """A scalar, of logits (batch, sequence, vocabulary); `gamma` and `reduction` of other losses do nothing."""
+        """A scalar, of logits (batch, sequence, vocabulary); keywords of other losses do nothing."""
         found = divergence(log_probabilities(teacher_logits), log_probabilities(student_logits))
         return self.scale * found.sum() / len(student_logits)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from bitdistiller.errors import InputError
+from bitdistiller.export.conversion.unfit import Unfit
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -29,13 +29,13 @@ class Architecture:
     """A model directory as a GGUF file describes it."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises InputError for an architecture, or a rotary embedding, that this conversion does not know."""
+        """Raises Unfit for an architecture, or a rotary embedding, that this conversion does not know."""
         self.config: Any = AutoConfig.from_pretrained(directory)
         kind = self.config.model_type
         if kind not in ARCHITECTURES:
-            raise InputError(f"{directory}: model_type {kind}; accepted for GGUF: {', '.join(ARCHITECTURES)}")
+            raise Unfit(f"{directory}: model_type {kind}; accepted for GGUF: {', '.join(ARCHITECTURES)}")
         if kind == "mistral" and getattr(self.config, "sliding_window", None):
-            raise InputError(f"{directory}: a sliding window is not written to GGUF; accepted: sliding_window: null")
+            raise Unfit(f"{directory}: a sliding window is not written to GGUF; accepted: sliding_window: null")
         self.name = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[kind]]
         self._names = gguf.get_tensor_name_map(ARCHITECTURES[kind], self.config.num_hidden_layers)
         self._rotates_pairs = ARCHITECTURES[kind] is gguf.MODEL_ARCH.LLAMA
@@ -44,7 +44,7 @@ class Architecture:
             self.config.hidden_size // self.config.num_attention_heads
         )
         if self._rope.get("rope_type", "default") not in ("default", "llama3"):
-            raise InputError(f"{directory}: rope_type {self._rope['rope_type']}; accepted for GGUF: default, llama3")
+            raise Unfit(f"{directory}: rope_type {self._rope['rope_type']}; accepted for GGUF: default, llama3")
 
     def describe(self, writer: gguf.GGUFWriter) -> None:
         """Write the keys that an engine needs before it reads a tensor."""
@@ -63,10 +63,10 @@ class Architecture:
         writer.add_vocab_size(config.vocab_size)
 
     def tensor_name(self, name: str) -> str:
-        """The name in a GGUF file of a tensor of transformers; InputError where there is none."""
+        """The name in a GGUF file of a tensor of transformers; Unfit where there is none."""
         found = self._names.get_name(name, try_suffixes=SUFFIXES)
         if found is None:
-            raise InputError(f"{name}: GGUF has no name for this tensor in architecture {self.name}")
+            raise Unfit(f"{name}: GGUF has no name for this tensor in architecture {self.name}")
         return found
 
     def ordered(self, name: str, tensor: Tensor) -> Tensor:

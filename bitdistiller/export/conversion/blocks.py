@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bitdistiller.errors import InputError
 from bitdistiller.export.conversion.half import to_half
+from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.formats import pack_codes, unpack_codes
 
 
@@ -44,18 +44,18 @@ class BlockType(ABC):
         """
         A layer (out, in / size, bytes) uint8 from its codes (out, in), scales and zero points (out, groups).
 
-        Raises InputError, naming the layer, where the type does not hold its values exactly.
+        Raises Unfit, naming the layer, where the type does not hold its values exactly.
         """
         rows, columns = codes.shape
         per_group = columns // scale.shape[1] / self.size
         if per_group < 1 or per_group % 1:
-            raise InputError(
+            raise Unfit(
                 f"{name}: groups of {columns // scale.shape[1]} are not whole {self.name} blocks of {self.size}"
             )
         shared = [t.to(torch.float32).repeat_interleave(int(per_group), dim=1).flatten() for t in (scale, zero_point)]
         blocks, inexact = self.encode(codes.reshape(-1, self.size), *shared)
         if inexact.any():
-            raise InputError(
+            raise Unfit(
                 f"{name}: {int(inexact.sum())} of {inexact.numel()} blocks are not exact in {self.name}; {self.remedy}"
             )
         return blocks.view(rows, columns // self.size, self.bytes)

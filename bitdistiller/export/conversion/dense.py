@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from bitdistiller.export.directory import companions, read_config
 from bitdistiller.export.files import ShardWriter
@@ -26,18 +27,15 @@ class DenseCopy:
         self.checkpoint = Path(checkpoint)
         self.config = read_config(self.checkpoint)
         self.dtype = declared_dtype(self.config)
-        self.parts: PackedParts = packed_parts(self.checkpoint, self.dtype)
+        self.parts: PackedParts = packed_parts(self.checkpoint)
 
     def __len__(self) -> int:
-        return len(self.parts.others) + len(self.parts.names)
+        return len(self.parts.others) + len(self.parts.layers)
 
     def write(self, directory: Path, writer: ShardWriter, done: Callable[[bool], None]) -> None:
         """Write the model directory, going on after the shards that `writer` has; `done` as in write_checkpoint."""
-        for name, tensor in self.parts.others.items():
-            done(False if name in writer else writer.add({name: tensor}))
-        for name in self.parts.names:
-            key = f"{name}.weight"
-            done(False if key in writer else writer.add({key: self._value(name)}))
+        for name, tensor in self._tensors():
+            done(False if name in writer else writer.add({name: tensor()}))
         writer.publish(directory, "model")
         plain = {key: value for key, value in self.config.items() if key != "quantization_config"}
         write_json(directory / "config.json", plain)
@@ -47,17 +45,17 @@ class DenseCopy:
     def verify(self, directory: Path) -> int:
         """Compare every tensor in the files; returns their number. Raises VerificationError."""
         files = TensorFiles(directory)
-        for name, tensor in self.parts.others.items():
-            _require(torch.equal(files.read(name), tensor), directory, name)
-        for name in self.parts.names:
-            _require(torch.equal(files.read(f"{name}.weight"), self._value(name)), directory, name)
+        for name, tensor in self._tensors():
+            if not torch.equal(files.read(name), tensor()):
+                raise VerificationError(f"{directory}: {name} differs from the checkpoint's")
         return len(self)
 
-    def _value(self, name: str) -> Any:
-        layout = self.parts.layout
-        return layout.format.dequantize(*self.parts.grid(name), layout.group_size).to(self.dtype)
+    def _tensors(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+        """Name of every tensor, and what reads it."""
+        for name in self.parts.others:
+            yield name, partial(self.parts.other, name, self.dtype)
+        for layer in self.parts.layers:
+            yield f"{layer}.weight", partial(self._value, layer)
 
-
-def _require(same: bool, directory: Path, name: str) -> None:
-    if not same:
-        raise VerificationError(f"{directory}: {name} differs from the checkpoint's")
+    def _value(self, layer: str) -> Tensor:
+        return self.parts.values(layer).to(self.dtype)

@@ -38,7 +38,7 @@ class GGUFContents:
     """What a GGUF file of a packed checkpoint consists of."""
 
     def __init__(self, masters: PackedMasters, blocks: BlockType) -> None:
-        """Raises InputError for an architecture or a tokenizer that the file cannot describe."""
+        """Raises Unfit for an architecture or a tokenizer that the file cannot describe."""
         self.masters, self.blocks = masters, blocks
         self.architecture = Architecture(masters.directory)
         self.vocabulary = Vocabulary(masters.directory, self.architecture.config.vocab_size)

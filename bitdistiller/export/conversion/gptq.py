@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitdistiller.errors import InputError
 from bitdistiller.export.conversion.half import to_half
+from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.export.layout import Grid, Layout
 from bitdistiller.formats import pack_codes, unpack_codes
 
@@ -29,14 +29,14 @@ class GptqV2(Layout):
     suffixes = ("qweight", "qzeros", "scales", "g_idx")
 
     def encode(self, codes: Tensor, scale: Tensor, zero_point: Tensor | None) -> dict[str, Tensor]:
-        """Raises InputError where a shape leaves words half empty, or a scale does not fit float16."""
+        """Raises Unfit where a shape leaves words half empty, or a scale does not fit float16."""
         assert zero_point is not None
         for what, size in (("output features", codes.shape[0]), ("input features", codes.shape[1])):
             if size * self.format.bits % WORD:
-                raise InputError(f"layout gptq-v2: {size} {what} of {self.format.bits} bits do not fill 32-bit words")
+                raise Unfit(f"layout gptq-v2: {size} {what} of {self.format.bits} bits do not fill 32-bit words")
         half, changed = to_half(scale, self._used(codes, zero_point))
         if changed.any():
-            raise InputError(
+            raise Unfit(
                 f"layout gptq-v2: {int(changed.sum())} of {changed.numel()} scales do not fit float16; "
                 "accepted: runs with scale_dtype: bfloat16, whose scales above 8e-6 do"
             )

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from bitdistiller.config import ConvertRecipe, ExportRecipe
-from bitdistiller.errors import InputError
 from bitdistiller.export.checkpoint import write_checkpoint
 from bitdistiller.export.conversion.blocks import BLOCK_TYPES
 from bitdistiller.export.conversion.dense import DenseCopy
 from bitdistiller.export.conversion.gptq import GptqV2
 from bitdistiller.export.conversion.source import PackedMasters
+from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.export.files import ShardWriter
 from bitdistiller.export.sizes import measure
 from bitdistiller.export.verify import VerificationError
@@ -45,7 +45,7 @@ def run(
     """
     Write the packed `checkpoint` in the layout of the recipe, read it back and compare every value.
 
-    A GGUF file that was not finished is begun again. Raises InputError where the layout cannot hold the values
+    A GGUF file that was not finished is begun again. Raises Unfit where the layout cannot hold the values
     exactly; with `mark` the output then says why in place of the files, and the stage is finished.
     """
     inputs = {"checkpoint": Path(checkpoint)}
@@ -58,7 +58,7 @@ def run(
         try:
             if reason is None:
                 content |= _convert(stage, recipe.layout, Path(checkpoint), directory)
-        except InputError as error:
+        except Unfit as error:
             if not mark:
                 raise
             reason = str(error)

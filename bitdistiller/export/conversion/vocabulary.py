@@ -10,7 +10,7 @@ from typing import Any
 import gguf
 from tokenizers import Tokenizer
 
-from bitdistiller.errors import InputError
+from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.stages.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ class Vocabulary:
     """The tokens of a model directory with their kinds, and how text is split into them."""
 
     def __init__(self, directory: Path, size: int) -> None:
-        """`size`: rows of the embedding. Raises InputError for a tokenizer that GGUF files cannot describe."""
+        """`size`: rows of the embedding. Raises Unfit for a tokenizer that GGUF files cannot describe."""
         self.path = Path(directory) / "tokenizer.json"
         if not self.path.is_file():
-            raise InputError(f"{self.path}: no such file; a GGUF file holds its tokenizer")
+            raise Unfit(f"{self.path}: no such file; a GGUF file holds its tokenizer")
         self._content, self.size = read_json(self.path), size
         self._model = self._content["model"]
         if self._model.get("type") != "BPE":
-            raise InputError(f"{self.path}: a tokenizer of type {self._model.get('type')}; accepted for GGUF: BPE")
+            raise Unfit(f"{self.path}: a tokenizer of type {self._model.get('type')}; accepted for GGUF: BPE")
         self._added = {token["id"]: token for token in self._content.get("added_tokens", [])}
         self.byte_level = any(part["type"] == "ByteLevel" for part in self._parts("pre_tokenizer"))
         self.split = self._known_split() if self.byte_level else None
@@ -71,7 +71,7 @@ class Vocabulary:
         texts |= {number: token["content"] for number, token in self._added.items()}
         beyond = max(texts)
         if beyond >= self.size:
-            raise InputError(f"{self.path}: token {beyond} has no row in an embedding of {self.size}")
+            raise Unfit(f"{self.path}: token {beyond} has no row in an embedding of {self.size}")
         return [texts.get(number, f"[PAD{number}]") for number in range(self.size)]
 
     def merges(self) -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ class Vocabulary:
         rules = [part["pattern"] for part in self._parts("pre_tokenizer") if part["type"] == "Split"]
         rules = [rule.get("Regex", rule.get("String")) for rule in rules] or [None]
         if len(rules) > 1 or rules[0] not in SPLITS:
-            raise InputError(
+            raise Unfit(
                 f"{self.path}: it splits text by a rule that GGUF files have no name for; accepted: those of "
                 f"{', '.join(SPLITS.values())}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -117,11 +118,7 @@ def _built() -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     identity = "\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, version, _processor()))
     name = f"packed-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitdistiller"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="bitdistiller-"))
+    folder = _folder()
     path = folder / name
     if not path.exists():
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".so")
@@ -133,6 +130,14 @@ def _built() -> Path:
         finally:
             Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def _folder() -> Path:
+    """Where compiled kernels are kept: the user's cache, or a temporary folder where that cannot be written."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "bitdistiller"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="bitdistiller-"))
 
 
 def _processor() -> str:

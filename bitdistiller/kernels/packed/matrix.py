@@ -19,14 +19,15 @@ class PackedMatrix:
     The weight (rows, columns) `(level[code] - zero_point) * scale`, in float32 wherever it is multiplied.
 
     codes: int32 (rows, words), see `lanes`. scale: float32 (rows, groups, 1), or (rows, groups, 2) for levels below
-    zero and for the others. zero_point: uint8 (rows, groups) or None. levels: float32 (16,), those of the format
-    repeated. `filled`: columns with those that fill up the last stretch; x is filled with zeros.
+    zero and for the others. zero_point: uint8 (rows, groups) or None. points: the levels of the format; levels: float32
+    (16,), the same repeated. `filled`: columns with those that fill up the last stretch; x is filled with zeros.
     """
 
     bits: int
     columns: int
     filled: int
     group_size: int
+    points: tuple[float, ...]
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
@@ -55,6 +56,7 @@ class PackedMatrix:
             columns,
             filled,
             group_size,
+            tuple(levels),
             pack_lanes(codes, bits),
             scale.float().view(rows, filled // group_size, -1).contiguous(),
             None if zero_point is None else zero_point.to(torch.uint8).contiguous(),

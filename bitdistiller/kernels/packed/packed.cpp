@@ -52,7 +52,7 @@ template <int BITS> static inline Floats look_up(const Floats *table, Words inde
     return (index & LANES) != 0 ? high : low;
 }
 
-// Calls visit(column, values of LANES consecutive columns, accumulator) for the columns of a row in lanes from `lane` on.
+// Calls visit(column, values of LANES consecutive columns, number of the chunk) for the columns of a row in lanes from `lane` on.
 template <int BITS, typename Visit> static inline void walk(const Matrix &w, int64_t row, int lane, Visit visit) {
     constexpr int WORDS = BITS == 3 ? 3 : 1, PARTS = WORDS * 8 / BITS;
     const int64_t stretches = w.columns / STRETCH, per_group = w.group_size / STRETCH;

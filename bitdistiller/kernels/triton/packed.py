@@ -22,7 +22,6 @@ ROWS = {"vector": 32, "matrix": 64}
 """Rows of the weight that one program multiplies."""
 BATCH = 16
 """Rows of x that one program of the matrix kernel multiplies with."""
-MANTISSA = 23
 
 
 @triton.jit
@@ -212,9 +211,9 @@ def multiply(x: Tensor, weight: PackedMatrix) -> Tensor:
 
 def constants(weight: PackedMatrix) -> dict[str, Any]:
     """What both kernels are compiled for."""
-    levels = weight.levels[: 2**weight.bits].tolist()
+    levels = weight.points
     step = levels[1] - levels[0]
-    equidistant = weight.scale.shape[-1] == 1 and levels == [levels[0] + step * i for i in range(len(levels))]
+    equidistant = weight.scale.shape[-1] == 1 and all(p == levels[0] + step * i for i, p in enumerate(levels))
     return {
         "BITS": weight.bits,
         "WORDS": words_of(weight.bits),
@@ -234,4 +233,4 @@ def _or_any(zero_point: Tensor | None, weight: PackedMatrix) -> Tensor:
     return weight.codes if zero_point is None else zero_point
 
 
-assert CHUNK == 16
+assert (CHUNK, STRETCH) == (16, 64)

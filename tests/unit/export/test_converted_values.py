@@ -200,6 +200,12 @@ def test_a_dequantised_copy_is_an_ordinary_model(number_format, dtype, model_dir
     assert (dense / "tokenizer_config.json").exists()
 
 
+def test_bad_input_is_never_marked_as_a_layout_that_does_not_fit(model_directory, tmp_path):
+    with pytest.raises(InputError, match="its weights are not packed"):
+        convert(model_directory(), "gptq-v2", tmp_path / "out", mark=True)
+    assert not (tmp_path / "out" / "digest.json").exists()
+
+
 def test_a_large_model_is_written_in_shards_that_go_on(model_directory, tmp_path, monkeypatch):
     from bitdistiller.export import files
 

@@ -129,6 +129,13 @@ def test_kernels_are_compiled_once_and_kept(monkeypatch, tmp_path):
     assert [found.name for found in (tmp_path / "bitdistiller").iterdir()] == [path.name]
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    folder = cpu._folder()
+    assert folder.is_dir()
+
+
 def test_a_large_batch_is_multiplied_by_blocks_of_rows(form, monkeypatch):
     monkeypatch.setattr(products, "EXPANDED_ROWS", 32)
     weight, values = packed("nf3", 70, 128, 64)
