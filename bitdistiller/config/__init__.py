@@ -9,6 +9,7 @@ from bitdistiller.config.ablation import Ablation
 from bitdistiller.config.base import (
     INTEGERS,
     OWN_FORMATS,
+    SIGNS,
     Dtype,
     FormatName,
     Fraction,
@@ -51,6 +52,7 @@ from bitdistiller.config.models import DemoTeacherRecipe, Model
 from bitdistiller.config.runs import METHODS, BaselineRecipe, Method, Run, check_method
 from bitdistiller.config.training import (
     CacheRecipe,
+    OneBitStart,
     TeacherCache,
     Training,
     TrainRecipe,
@@ -66,6 +68,7 @@ __all__ = [
     "OWN_FORMATS",
     "RESERVED_RUN_NAMES",
     "SEARCH_ONLY",
+    "SIGNS",
     "Ablation",
     "AgreementEvaluation",
     "Average",
@@ -99,6 +102,7 @@ __all__ = [
     "Model",
     "MultipleChoiceEvaluation",
     "Name",
+    "OneBitStart",
     "PerplexityDataset",
     "PerplexityEvaluation",
     "PromptDataset",

@@ -11,6 +11,8 @@ from bitdistiller.plugins import FORMATS, LOSSES, plugins
 
 OWN_LOSSES = ("cakld", "forward", "reverse", "jsd", "tlsd", "ce")
 OWN_FORMATS = ("int2", "int3", "int4", "nf2", "nf3", "nf4", "sym3", "sym4", "sym8")
+SIGNS = "sign1"
+"""The format that belongs to OneBit alone: signs between two vectors, and no groups."""
 
 
 def loss_names() -> tuple[str, ...]:
@@ -32,9 +34,15 @@ def _one_of(names: Callable[[], tuple[str, ...]]) -> tuple[AfterValidator, WithJ
     return AfterValidator(check), WithJsonSchema({"enum": list(names()), "type": "string"})
 
 
+def _written_formats() -> tuple[str, ...]:
+    return (*format_names(), SIGNS)
+
+
 LossName = Annotated[str, *_one_of(loss_names)]
 FormatName = Annotated[str, Field(pattern=r"\d$"), *_one_of(format_names)]
 """It ends with the bits of a code."""
+WrittenFormat = Annotated[str, Field(pattern=r"\d$"), *_one_of(_written_formats)]
+"""A number format, or that of a method which has one of its own."""
 Dtype = Literal["float32", "bfloat16"]
 LayoutName = Literal["dense", "gptq-v2", "gguf-q2_0", "gguf-q4_1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

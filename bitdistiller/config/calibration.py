@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from bitdistiller.config.base import Dtype, FormatName, Section
+from bitdistiller.config.base import SIGNS, Dtype, Section, WrittenFormat
 
 CalibrationDataset = Literal["pile", "code", "gsm8k", "text", "demo"]
 
@@ -53,16 +53,37 @@ SEARCH_ONLY = frozenset({"shards", "grid_steps", "grid_limit", "refinement"})
 """Options of a calibration on which its Gram matrices do not depend."""
 
 
+GROUPED = ("group_size", "scale_dtype", "pad")
+"""Options of formats that quantise groups of weights."""
+
+
 class Quantization(Section):
     """A number format with its group size."""
 
-    format: FormatName
+    format: WrittenFormat
     group_size: PositiveInt = 128
     """Consecutive input columns that share a scale."""
     scale_dtype: Dtype = "bfloat16"
     """Precision to which scales are rounded, in training and in the packed file alike."""
     pad: bool = False
     """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
+
+    @model_validator(mode="after")
+    def _signs_have_no_groups(self) -> Self:
+        given = sorted(self.model_fields_set.intersection(GROUPED)) if self.signs else []
+        if given:
+            raise ValueError(f"format {self.format} takes no {given[0]}: it has no groups")
+        return self
+
+    @property
+    def signs(self) -> bool:
+        """Whether these are OneBit's signs, which have no groups."""
+        return self.format == SIGNS
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What has a meaning, for files."""
+        return self.model_dump(mode="json", include={"format"} if self.signs else None)
 
 
 class GramRecipe(Section):

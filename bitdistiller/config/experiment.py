@@ -98,7 +98,7 @@ class Experiment(Section):
                     raise ValueError(f"runs.{name}.{key}: {value!r} is not defined; defined: {known}")
             if run.training is not None:
                 try:
-                    check_trained_scales(self.trainings[run.training], run.format)
+                    check_trained_scales(self.trainings[run.training], run.number_format)
                 except ValueError as error:
                     raise ValueError(f"runs.{name}.training: {error}") from None
                 if run.nodes > 1 and self.trainings[run.training].engine == "single":

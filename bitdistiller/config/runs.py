@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import PositiveInt, model_validator
 
-from bitdistiller.config.base import INTEGERS, Dtype, FormatName, LayoutName, Name, Section
-from bitdistiller.config.calibration import Calibration, Quantization
+from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, FormatName, LayoutName, Name, Section
+from bitdistiller.config.calibration import GROUPED, Calibration, Quantization
 
 
 class Method(Section):
@@ -21,6 +21,8 @@ class Method(Section):
     """A quantisation library chooses the weights, in an environment of its own (docs/method.md 7)."""
     formats: tuple[FormatName, ...] | None = None
     """The number formats it has; None: all of them."""
+    own_format: str | None = None
+    """The format of a method that has one of its own, which its runs do not name."""
 
 
 METHODS: dict[str, Method] = {
@@ -32,6 +34,7 @@ METHODS: dict[str, Method] = {
     "autoround": Method(title="AutoRound", baseline=True, formats=INTEGERS),
     "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
     "distilled": Method(title="Distilled, unclipped", train=True),
+    "onebit": Method(title="OneBit", train=True, own_format=SIGNS),
 }
 
 
@@ -87,9 +90,15 @@ class Run(Section):
     @property
     def quantization(self) -> Quantization:
         """Format, group size and scale precision of a quantised run."""
+        if METHODS[self.method].own_format:
+            return Quantization(format=self.number_format)
         assert self.format is not None
-        keys = ("format", "group_size", "scale_dtype", "pad")
-        return Quantization(**{key: getattr(self, key) for key in keys})
+        return Quantization(**{key: getattr(self, key) for key in ("format", *GROUPED)})
+
+    @property
+    def number_format(self) -> str | None:
+        """The number format, named by the run or its method's own; None for an unquantised run."""
+        return METHODS[self.method].own_format or self.format
 
     @model_validator(mode="after")
     def _fits_method(self) -> Self:
@@ -97,7 +106,7 @@ class Run(Section):
             raise ValueError(f"unknown method {self.method!r}; accepted: {', '.join(METHODS)}")
         method = METHODS[self.method]
         needs = {
-            "format": method.quantised,
+            "format": method.quantised and method.own_format is None,
             "calibration": method.clip or method.baseline,
             "mix": method.train,
             "training": method.train,
@@ -111,6 +120,9 @@ class Run(Section):
             raise ValueError(f"method {self.method} takes no teacher")
         if self.nodes > 1 and not method.train:
             raise ValueError(f"method {self.method} takes no nodes")
+        given = sorted(self.model_fields_set.intersection(GROUPED)) if method.own_format else []
+        if given:
+            raise ValueError(f"method {self.method} takes no {given[0]}: it has no groups")
         check_method(self.method, self.format, self.pad)
         for layout in self.layouts:
             self._check_layout(layout)
@@ -118,7 +130,7 @@ class Run(Section):
 
     def _check_layout(self, layout: LayoutName) -> None:
         held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
-        if not METHODS[self.method].quantised:
+        if not METHODS[self.method].quantised or METHODS[self.method].own_format:
             raise ValueError(f"method {self.method} takes no layouts")
         if layout == "dense":
             return

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from bitdistiller.config.base import INTEGERS, Dtype, Fraction, LossName, Section, loss_names
+from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, Fraction, LossName, Section, loss_names
 from bitdistiller.config.calibration import Quantization
 
 
@@ -58,11 +58,23 @@ class WarmStart(Section):
     seed: int = 42
 
 
+class OneBitStart(Section):
+    """How the 1-bit layers of method onebit begin (arXiv 2402.11295, section 3.3)."""
+
+    decomposition: Literal["nmf", "svd"] = "nmf"
+    """Of the weights' magnitudes into two vectors. nmf: the authors'; svd: the same product, split evenly."""
+    latent: PositiveFloat = 0.01
+    """Magnitude of the latent weights; with Adam at 4e-4 about 25 equal steps turn a sign."""
+
+
 class Training(Section):
     """Distillation (docs/method.md 4). The defaults are the paper's for general models."""
 
     loss: LossName | Annotated[dict[LossName, PositiveFloat], Field(min_length=1)] = "cakld"
     """One loss, or coefficients by loss of a weighted sum: `{cakld: 1.0, ce: 0.1}`."""
+    hidden_states: NonNegativeFloat = 0.0
+    """Coefficient of a further summand, the distance of the hidden states that blocks pass on, each divided by its
+    length: summed over blocks, a mean over tokens whatever the reduction (OneBit: 1). Needs a live teacher."""
     gamma: Literal["paper", "reference"] | Fraction = "paper"
     """CAKLD's confidence: computed as in the paper, as in the reference code, or a fixed value (jsd: its beta)."""
     gamma_samples: PositiveInt | None = None
@@ -130,6 +142,8 @@ class Training(Section):
     shards; zero3 and fsdp: weights too; auto: single for one process, ddp for several."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
     """What lies in host memory: nothing, the optimizer state (zero2, zero3), or the weights too (zero3, fsdp)."""
+    onebit: OneBitStart = OneBitStart()
+    """Where method onebit starts."""
     seed: int = 42
 
     @field_validator("loss", mode="before")
@@ -158,6 +172,12 @@ class Training(Section):
             raise ValueError(f"offload: {self.offload} needs engine {accepted}, not {self.engine}")
         if self.offload != "none" and self.optimizer == "adamw-8bit":
             raise ValueError(f"offload: {self.offload} takes no optimizer: adamw-8bit; accepted: adamw")
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_states_of_a_live_teacher(self) -> Self:
+        if self.hidden_states and self.teacher != "live":
+            raise ValueError(f"hidden_states: {self.hidden_states:g} needs teacher: live, not {self.teacher}")
         return self
 
     @model_validator(mode="after")
@@ -204,5 +224,7 @@ class WarmStartRecipe(Section):
 
 def check_trained_scales(training: Training | WarmStartRecipe, number_format: str | None) -> None:
     """Raises ValueError where scales are to be trained of a number format that has no such grid."""
+    if number_format == SIGNS and training.warm_start is not None:
+        raise ValueError(f"warm_start: {number_format} has none; accepted: null")
     if training.train_scales and number_format not in INTEGERS:
         raise ValueError(f"train_scales: {number_format} has no scales to train; accepted: {', '.join(INTEGERS)}")

@@ -18,7 +18,7 @@ from bitdistiller.distillation.fitting import check_memory
 from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
-from bitdistiller.formats import resolve_group_size
+from bitdistiller.formats import check_whole_bytes, resolve_group_size
 from bitdistiller.layers import quantized_linear_names
 
 
@@ -56,11 +56,10 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs, engine: str, world: World)
     _check_options(training, inputs)
     if inputs.cache:
         check_cache(training, inputs.cache, inputs.tokens, inputs.teacher)
-    asked = any(loss.needs_teacher for loss, _ in resolve(training.loss))
     check_memory(
         training,
         inputs.model,
-        inputs.teacher if asked else None,
+        inputs.teacher if asks_teacher(training) else None,
         world.device,
         kind=training.teacher,
         engine=engine,
@@ -70,13 +69,21 @@ def check_inputs(recipe: TrainRecipe, inputs: Inputs, engine: str, world: World)
     )
 
 
+def asks_teacher(training: Training) -> bool:
+    """Whether a summand of the loss compares with the teacher."""
+    return training.hidden_states > 0 or any(loss.needs_teacher for loss, _ in resolve(training.loss))
+
+
 def check_group_size(quantization: Quantization, model: Path) -> None:
     """The group size divides the input features of every layer that is to be quantised, or is padded."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
     for name in quantized_linear_names(plain):
         width = plain.get_submodule(name).in_features
-        resolve_group_size(width, quantization.group_size, name, quantization.pad)
+        if quantization.signs:
+            check_whole_bytes(width, name)
+        else:
+            resolve_group_size(width, quantization.group_size, name, quantization.pad)
 
 
 def _check_options(training: Training, inputs: Inputs) -> None:

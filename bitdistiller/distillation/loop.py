@@ -17,11 +17,11 @@ from bitdistiller.distillation.chunked import Term
 from bitdistiller.distillation.clock import Clock
 from bitdistiller.distillation.divergence import Divergence
 from bitdistiller.distillation.engines import Engine
+from bitdistiller.distillation.hidden_states import StatesTerm, token_mean
 from bitdistiller.distillation.losses import Weighted
 from bitdistiller.distillation.losses.base import IGNORE, StepCounts
 from bitdistiller.distillation.schedules import schedule_factor
 from bitdistiller.distillation.steps import Steps
-from bitdistiller.distillation.teacher import Teacher
 from bitdistiller.distillation.world import World
 
 Event = dict[str, Any]
@@ -36,18 +36,22 @@ class Objective:
     losses: list[Weighted]
     gamma: float
     training: Training
-    teacher: Teacher | None
+    teacher: Any
+    """A Teacher; a LiveTeacher where hidden states are compared, None where nothing is."""
     clock: Clock
 
-    def terms(self, batch: Batch, counts: StepCounts) -> tuple[Tensor, Any, list[Term]]:
+    def terms(self, batch: Batch, counts: StepCounts) -> tuple[Tensor, Any, list[Term | StatesTerm]]:
         """The positions that count, (rows, width) bool, the teacher's signal at them, and the terms of the sum."""
         keep = (batch.labels != IGNORE) | (batch.targets != IGNORE)
-        signal = None
+        coefficient, signal, terms = self.training.hidden_states, None, []
         if self.teacher is not None:
             with self.clock("teacher"):
-                signal = self.teacher.signal(batch, keep)
+                if coefficient:
+                    signal, states = self.teacher.signal_and_states(batch, keep)
+                    terms.append(StatesTerm(states, token_mean(batch.labels, keep, counts), coefficient))
+                else:
+                    signal = self.teacher.signal(batch, keep)
         label = self._label_log_probability(batch, keep, signal)
-        terms = []
         for loss, coefficient in self.losses:
             weights = loss.weights(batch, counts, self.training.reduction, label)
             terms.append(Term(loss, coefficient, weights[keep], self.gamma))

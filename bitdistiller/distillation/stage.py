@@ -18,7 +18,7 @@ from bitdistiller.distillation.divergence import Diverged
 from bitdistiller.distillation.engines import Engine, choose, engine_class
 from bitdistiller.distillation.engines.base import State
 from bitdistiller.distillation.heads import Head, check_head
-from bitdistiller.distillation.inputs import Inputs, check_inputs
+from bitdistiller.distillation.inputs import Inputs, asks_teacher, check_inputs
 from bitdistiller.distillation.journal import Journal
 from bitdistiller.distillation.loop import Loop, Objective, Progressed
 from bitdistiller.distillation.losses import resolve
@@ -78,7 +78,7 @@ class TrainingRun:
         check_head(model, Head.of(model))
         self.layout = choose_layout(training.batching, model)
         losses = resolve(training.loss)
-        self.teacher = self._open_teacher(engine, model) if any(loss.needs_teacher for loss, _ in losses) else None
+        self.teacher = self._open_teacher(engine, model) if asks_teacher(training) else None
         self.steps = Steps(file, training, self.layout)
         self.gamma = self._gamma()
         model = make_student(model, recipe, inputs)

@@ -16,7 +16,9 @@ from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
 from bitdistiller.distillation.heads import Head
+from bitdistiller.distillation.hidden_states import StatesTerm
 from bitdistiller.distillation.inputs import Inputs
+from bitdistiller.distillation.onebit_start import start_onebit
 from bitdistiller.distillation.parameters import freeze_grids
 from bitdistiller.distillation.signals import Signal
 from bitdistiller.distillation.warm_start import apply_warm_start
@@ -63,12 +65,19 @@ class Student(nn.Module):
         self.dtype = getattr(torch, precision)
         LossHead.of(model)
 
-    def forward(self, batch: Batch, keep: Tensor, signal: Signal | None, terms: list[Term]) -> Tensor:
+    def forward(self, batch: Batch, keep: Tensor, signal: Signal | None, terms: list[Term | StatesTerm]) -> Tensor:
         """The loss (scalar) of the kept positions (rows, width) bool; `signal` and `terms` are those of the same."""
+        of_states = [term for term in terms if isinstance(term, StatesTerm)]
+        of_logits = [term for term in terms if isinstance(term, Term)]
+        asked = {"output_hidden_states": True} if of_states else {}
         with autocast(batch.input_ids.device, self.dtype):
-            hidden = self.model.base_model(**batch.model_inputs).last_hidden_state[keep]
+            found = self.model.base_model(**batch.model_inputs, **asked)
+            hidden = found.last_hidden_state[keep]
             with self.clock("loss"):
-                return self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], terms)
+                loss = self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], of_logits)
+                for term in of_states:
+                    loss = loss + term.value(found.hidden_states[:-1], keep)
+                return loss
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -82,7 +91,20 @@ def load_plain(directory: Path) -> Any:
 
 
 def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
-    """Clip once, fake-quantise the linear layers, start where a warm start left off; in place, ready to train."""
+    """The model with its linear layers swapped for those that train, at their start; in place."""
+    training = recipe.training
+    if recipe.quantization.signs:
+        start_onebit(model, training.onebit)
+    else:
+        _fake_quantise(model, recipe, inputs)
+    if training.gradient_checkpointing:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model.train()
+
+
+def _fake_quantise(model: Any, recipe: TrainRecipe, inputs: Inputs) -> None:
+    """Clip once, fake-quantise the linear layers, start where a warm start left off."""
     quantization, training = recipe.quantization, recipe.training
     if inputs.clip is not None:
         apply_clip(model, load_clip(inputs.clip), quantization.group_size)
@@ -93,10 +115,6 @@ def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
     if inputs.warm_start is not None:
         with torch.no_grad():
             apply_warm_start(model, inputs.warm_start)
-    if training.gradient_checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-    return model.train()
 
 
 def skeleton(model: Any) -> Any:

@@ -57,6 +57,13 @@ class LiveTeacher:
         """Hidden states of this forward pass."""
         return HiddenSignal(last_hidden_states(self.model, batch)[keep], self.head)
 
+    def signal_and_states(self, batch: Batch, keep: Tensor) -> tuple[Signal, tuple[Tensor, ...]]:
+        """`signal`, and at the same positions the embedding and what every block but the last passes on."""
+        with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):
+            found = self.model.base_model(**batch.model_inputs, output_hidden_states=True)
+        states = tuple(state[keep] for state in found.hidden_states[:-1])
+        return HiddenSignal(found.last_hidden_state[keep], self.head), states
+
 
 class CachedHiddenTeacher:
     """Hidden states from the disk under the teacher's head, which is all of the teacher that is in memory."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import init_empty_weights
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from bitdistiller.errors import InputError
@@ -18,6 +19,27 @@ def from_state(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> PreT
     model_class = AutoModelForCausalLM._model_mapping[type(config)]
     loaded = model_class.from_pretrained(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
     return finished(checked(path, *loaded), path)
+
+
+def assembled(
+    path: Path, dtype: torch.dtype, others: dict[str, Tensor], modules: dict[str, nn.Module]
+) -> PreTrainedModel:
+    """
+    A model of the architecture in `path` with modules of ours in the place of its own, and `others` for the rest.
+
+    Raises InputError where tensors are missing or unknown.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(dense_config(path), dtype=dtype)
+    for name, module in modules.items():
+        model.set_submodule(name, module)
+    _, unknown = model.load_state_dict(others, strict=False, assign=True)
+    model.tie_weights()
+    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if unknown or empty:
+        problem = f"unknown tensor {unknown[0]}" if unknown else f"tensor {empty[0]} is missing"
+        raise InputError(f"{path}: {problem}; this is not a whole checkpoint of {type(model).__name__}")
+    return finished(model.requires_grad_(False), path)
 
 
 def finished(model: PreTrainedModel, path: Path) -> PreTrainedModel:

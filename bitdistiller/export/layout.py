@@ -45,6 +45,10 @@ class Layout(ABC):
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes of a layer's tensors."""
 
+    def minimum_bits(self, layers: dict[str, tuple[int, int]]) -> float:
+        """Bits a weight that the number format itself takes for layers of these shapes (out, in)."""
+        return self.format.bits_per_weight(self.group_size)
+
     def dequantize(self, tensors: dict[str, Tensor]) -> Tensor:
         """The layer's weight (out, in) in float32."""
         codes, scale, zero_point = self.decode(tensors)

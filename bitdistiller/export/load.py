@@ -10,11 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bitdistiller.export.build import checked, from_state
+from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.directory import quant_method, read_config, student_quantization
 from bitdistiller.export.lookup import Lookup
-from bitdistiller.export.masters import Masters
-from bitdistiller.export.packed import packed_state
-from bitdistiller.export.resident import packed_model
+from bitdistiller.export.packed import packed_parts, packed_state
+from bitdistiller.export.resident import packed_model, signs_model
+from bitdistiller.export.signs import Signs
 
 
 def load_model(
@@ -40,9 +41,9 @@ def load_model(
     if packed:
         model = packed_model(path, chosen)
     elif quant_method(config) == Lookup.quant_method:
-        model = from_state(path, packed_state(path, chosen), chosen)
+        model = _unpacked(path, chosen)
     elif quantization is not None:
-        model = from_masters(Masters(path, quantization), chosen)
+        model = open_masters(path, quantization).model(chosen)
     else:
         model = checked(path, *AutoModelForCausalLM.from_pretrained(path, dtype=chosen, output_loading_info=True))
     return model.eval() if device is None else model.eval().to(device)
@@ -53,14 +54,16 @@ def declared_dtype(config: dict[str, Any]) -> torch.dtype:
     return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
-def from_masters(masters: Masters, dtype: torch.dtype) -> PreTrainedModel:
-    """The fake-quantised model: every quantised weight computed in float32 and rounded once to `dtype`."""
-    return from_state(masters.directory, masters.state(dtype), dtype)
+def _unpacked(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    parts = packed_parts(path)
+    if isinstance(parts.layout, Signs):
+        return signs_model(parts, path, dtype)
+    return from_state(path, packed_state(path, dtype), dtype)
 
 
 def load_dense(path: Path, dtype: str) -> PreTrainedModel:
     """A student or a packed checkpoint as an ordinary model, read without compressed-tensors."""
     chosen, quantization = getattr(torch, dtype), student_quantization(path)
     if quantization is not None:
-        return from_masters(Masters(path, quantization), chosen)
+        return open_masters(path, quantization).model(chosen)
     return from_state(path, packed_state(path, chosen), chosen)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
+from bitdistiller.export.build import from_state
 from bitdistiller.export.clip_ranges import ClipRanges
 from bitdistiller.export.directory import has_trained_grid, quant_method, read_config, student_quantization
 from bitdistiller.export.student_grid import StudentGrid
@@ -71,6 +73,15 @@ class Masters:
         """All tensors of the fake-quantised model."""
         state = {name: self.other(name, dtype) for name in self.others}
         return state | {f"{layer}.weight": self.fake_quantized(layer, dtype) for layer in self.layers}
+
+    def model(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The fake-quantised model: every quantised weight computed in float32 and rounded once to `dtype`."""
+        return from_state(self.directory, self.state(dtype), dtype)
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """What else the report of an export says of these weights."""
+        return {}
 
 
 def linear_layers(directory: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:

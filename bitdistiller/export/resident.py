@@ -5,29 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from bitdistiller.errors import InputError
-from bitdistiller.export.build import dense_config, finished
-from bitdistiller.export.packed import packed_parts
+from bitdistiller.export.build import assembled
+from bitdistiller.export.packed import PackedParts, packed_parts
+from bitdistiller.export.signs import Signs, onebit_model
 from bitdistiller.layers import PackedLinear
 
 
 def packed_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """A checkpoint with PackedLinear for its quantised layers; InputError for formats without a kernel."""
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(dense_config(path), dtype=dtype)
+    """A checkpoint with packed layers for its quantised ones; InputError for formats without a kernel."""
     parts = packed_parts(path)
+    if isinstance(parts.layout, Signs):
+        return signs_model(parts, path, dtype, packed=True)
     others = {name: parts.other(name, dtype) for name in parts.others}
+    modules = {}
     for name in parts.layers:
         bias, layout = others.pop(f"{name}.bias", None), parts.layout
-        layer = PackedLinear.from_codes(*parts.grid(name), layout.format, layout.group_size, bias)
-        model.set_submodule(name, layer)
-    _, unknown = model.load_state_dict(others, strict=False, assign=True)
-    model.tie_weights()
-    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if unknown or empty:
-        problem = f"unknown tensor {unknown[0]}" if unknown else f"tensor {empty[0]} is missing"
-        raise InputError(f"{path}: {problem}; this is not a whole checkpoint of {type(model).__name__}")
-    return finished(model, path)
+        modules[name] = PackedLinear.from_codes(*parts.grid(name), layout.format, layout.group_size, bias)
+    return assembled(path, dtype, others, modules)
+
+
+def signs_model(parts: PackedParts, path: Path, dtype: torch.dtype, packed: bool = False) -> PreTrainedModel:
+    """The model of a packed 1-bit checkpoint, its signs dense or packed in memory."""
+    others = {name: parts.other(name, dtype) for name in parts.others}
+    return onebit_model(path, dtype, others, {name: parts.grid(name) for name in parts.layers}, packed)

@@ -25,7 +25,7 @@ def measure(masters: Masters, layout: Layout, directory: Path) -> dict[str, Any]
     weights = sum(rows * columns for rows, columns in masters.layers.values())
     stored = sum(layer["bytes"] for layer in layers.values())
     others = sum(files.nbytes(name) for name in masters.others)
-    minimum = layout.format.bits_per_weight(layout.group_size)
+    minimum = layout.minimum_bits(masters.layers)
     return {
         "quantised_weights": weights,
         "bits_per_weight": 8 * stored / weights,

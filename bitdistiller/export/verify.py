@@ -13,7 +13,6 @@ from bitdistiller.config import ExportRecipe
 from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.fresh_process import FreshProcess, fingerprints
 from bitdistiller.export.layout import Layout
-from bitdistiller.export.load import from_masters
 from bitdistiller.export.masters import Masters
 from bitdistiller.export.registry import get_layout
 from bitdistiller.layers import TensorFiles
@@ -38,7 +37,7 @@ def verify_checkpoint(
     the logits on fixed random tokens. Returns what was compared. Raises VerificationError naming the first difference.
     """
     masters, layout = open_masters(weights, recipe.quantization, clip), get_layout(recipe)
-    report = {"layers": compare_tensors(checkpoint, masters, layout), "fresh_process": None}
+    report = {"layers": compare_tensors(checkpoint, masters, layout), "fresh_process": None} | masters.checks
     if fresh_process:
         report["fresh_process"] = compare_models(checkpoint, masters, layout)
     return report
@@ -63,7 +62,7 @@ def compare_tensors(checkpoint: Path, masters: Masters, layout: Layout) -> int:
 def compare_models(checkpoint: Path, masters: Masters, layout: Layout) -> dict[str, Any]:
     """Compare the model as a fresh process loads it with the fake-quantised one: parameters by hash, and logits."""
     with FreshProcess(checkpoint) as process:
-        model = from_masters(masters, getattr(torch, layout.recipe.dtype)).eval()
+        model = masters.model(getattr(torch, layout.recipe.dtype)).eval()
         tokens = random_tokens(model.config)
         with torch.inference_mode():
             expected = model(tokens).logits

@@ -7,7 +7,7 @@ from bitdistiller.formats.llm_qat import asymmetric_fake_quantize, llm_qat_weigh
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.packing import pack_codes, unpack_codes
 from bitdistiller.formats.registry import format_names, get_format
-from bitdistiller.formats.sign import pack_signs, unpack_signs, zero_signs
+from bitdistiller.formats.sign import check_whole_bytes, pack_signs, unpack_signs, zero_signs
 from bitdistiller.formats.trained_grid import TrainedGrid, trained_grid
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "NumberFormat",
     "TrainedGrid",
     "asymmetric_fake_quantize",
+    "check_whole_bytes",
     "format_names",
     "get_format",
     "llm_qat_weight",

@@ -27,6 +27,12 @@ def pack_signs(weight: Tensor) -> Tensor:
     return pack_codes((weight < 0).to(torch.uint8), 1)
 
 
+def check_whole_bytes(in_features: int, name: str) -> None:
+    """Raises InputError, naming the layer, where the signs of a row do not fill whole bytes."""
+    if in_features % PER_BYTE:
+        raise InputError(f"{name}: {in_features} input features; signs need a multiple of {PER_BYTE}")
+
+
 def unpack_signs(packed: Tensor) -> Tensor:
     """Signs (out, in) float32, 1 and -1, of bytes (out, in / 8), uint8 or int8 as in the released files."""
     if packed.dtype not in (torch.uint8, torch.int8):

@@ -1,7 +1,7 @@
 """Fake-quantised linear layers, the functions that swap them into a model, and the files their weights lie in."""
 
 from bitdistiller.layers.files import TensorFiles
-from bitdistiller.layers.onebit_linear import OneBitLinear
+from bitdistiller.layers.onebit_linear import VECTOR_STEM, VECTORS, OneBitLinear
 from bitdistiller.layers.packed_linear import PackedLinear
 from bitdistiller.layers.packed_onebit_linear import PackedOneBitLinear
 from bitdistiller.layers.quantized_linear import FakeQuantizedLinear
@@ -18,6 +18,8 @@ from bitdistiller.layers.walk import block_linears, decoder_blocks, quantized_li
 __all__ = [
     "GRID_STEM",
     "GRID_TENSORS",
+    "VECTORS",
+    "VECTOR_STEM",
     "FakeQuantizedLinear",
     "OneBitLinear",
     "PackedLinear",

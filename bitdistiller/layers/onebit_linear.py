@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,10 @@ from bitdistiller.layers.precision import product_dtype
 SLOPE = 1.001
 """The sign's gradient is taken to be `1.001 - tanh(w)^2`."""
 EPSILON = 1e-5
+VECTORS = ("weight_scale", "input_factor")
+"""What the state dict of such a layer has beside weight and bias."""
+VECTOR_STEM = "vectors"
+"""Name, without `.safetensors`, of the file beside a student's latent weights that holds these tensors."""
 
 
 class OneBitLinear(nn.Module):
@@ -46,6 +50,14 @@ class OneBitLinear(nn.Module):
         self.input_factor = nn.Parameter(torch.empty(in_features, **where))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_features, **where)) if bias else None)
         self.reset_parameters()
+
+    @classmethod
+    def of(cls, weight: Tensor, weight_scale: Tensor, input_factor: Tensor, bias: Tensor | None = None) -> Self:
+        """A layer of these tensors, which become its parameters; shapes and dtypes as in the class."""
+        layer = cls(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+        layer.weight, layer.weight_scale, layer.input_factor = map(nn.Parameter, (weight, weight_scale, input_factor))
+        layer.bias = None if bias is None else nn.Parameter(bias)
+        return layer
 
     def reset_parameters(self) -> None:
         """The values of a layer that was not started from a model."""

@@ -69,7 +69,7 @@ class Published:
         start = (model.casefold(), metric)
         if number_format is None:
             return self._numbers.get((*start, "", UNQUANTISED_BITS, "", ""))
-        place = (method.casefold(), str(bits), str(group_size))
+        place = (method.casefold(), str(bits), "" if group_size is None else str(group_size))
         exact = self._numbers.get((*start, *place, number_format.casefold()))
         return exact or self._numbers.get((*start, *place, ""))
 

@@ -14,7 +14,11 @@ LOWER_IS_BETTER = ("perplexity", "agreement")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """One run's place in a table. `group_size` and `quantised_format` are None for the unquantised model."""
+    """
+    One run's place in a table.
+
+    `quantised_format` is None for the unquantised model; `group_size` too, and where there are no groups.
+    """
 
     model: str
     model_title: str
@@ -33,7 +37,8 @@ def identify(experiment: Experiment, name: str) -> RunIdentity:
     run = experiment.runs[name]
     model, method = experiment.models[run.model], METHODS[run.method]
     common = {"model": run.model, "model_title": model.title or run.model, "run": name, "method": run.method}
-    if run.format is None:
+    number_format = run.number_format
+    if number_format is None:
         label, bits = FULL_PRECISION[model.dtype]
         title = method.title if bits == 16 else "Full precision"
         return RunIdentity(
@@ -48,10 +53,10 @@ def identify(experiment: Experiment, name: str) -> RunIdentity:
     return RunIdentity(
         **common,
         method_title=method.title,
-        format=run.format.upper(),
-        quantised_format=run.format,
-        bits=format_bits(run.format),
-        group_size=run.group_size,
+        format=number_format.upper(),
+        quantised_format=number_format,
+        bits=format_bits(number_format),
+        group_size=None if method.own_format else run.group_size,
         trained=method.train,
     )
 

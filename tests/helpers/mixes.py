@@ -59,6 +59,7 @@ def make_recipe(quantization: dict | None = None, **training) -> TrainRecipe:
         "precision": "float32",
         "reduction": "token_mean",
     }
-    return TrainRecipe(
-        quantization={"format": "int2", "group_size": 32, **(quantization or {})}, training={**settings, **training}
-    )
+    chosen = {"format": "int2", "group_size": 32, **(quantization or {})}
+    if chosen["format"] == "sign1":
+        chosen = quantization
+    return TrainRecipe(quantization=chosen, training={**settings, **training})

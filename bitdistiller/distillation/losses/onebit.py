@@ -61,18 +61,22 @@ class OneBitLoss:
             total = total + self.beta * sum(hidden_distance(*pair) for pair in pairs)
         if self.attention:
             pairs = _pairs(student_attentions, teacher_attentions, "attentions")
-            total = total + self.attention * sum(_squared_distance(s.float(), t.float()) for s, t in pairs)
+            total = total + self.attention * sum(_squared_distances(s.float(), t.float()).mean() for s, t in pairs)
         return total
 
 
 def hidden_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over all tokens of the squared distance of hidden states (..., width), each divided by its length."""
-    sides = (F.normalize(state.float(), dim=-1, eps=1e-12) for state in (student, teacher))
-    return _squared_distance(*sides)
+    return normalised_distances(student, teacher).mean()
 
 
-def _squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    return (teacher.to(student.device) - student).square().sum(-1).mean()
+def normalised_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distances (...) of hidden states (..., width), each divided by its length, in float32."""
+    return _squared_distances(*(F.normalize(state.float(), dim=-1, eps=1e-12) for state in (student, teacher)))
+
+
+def _squared_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    return (teacher.to(student.device) - student).square().sum(-1)
 
 
 def _next_token(logits: Tensor, labels: Tensor | None) -> Tensor:
