@@ -48,6 +48,7 @@ from bitdistiller.config.evaluation import (
 )
 from bitdistiller.config.experiment import RESERVED_RUN_NAMES, Experiment, Resources, StageResources
 from bitdistiller.config.export import ConvertRecipe, ExportRecipe
+from bitdistiller.config.mixed import MixedBits, mixed_bits
 from bitdistiller.config.models import DemoTeacherRecipe, Model
 from bitdistiller.config.runs import METHODS, BaselineRecipe, Method, Run, check_method
 from bitdistiller.config.training import (
@@ -99,6 +100,7 @@ __all__ = [
     "MathEvaluation",
     "Method",
     "Mix",
+    "MixedBits",
     "Model",
     "MultipleChoiceEvaluation",
     "Name",
@@ -124,4 +126,5 @@ __all__ = [
     "check_trained_scales",
     "format_names",
     "loss_names",
+    "mixed_bits",
 ]

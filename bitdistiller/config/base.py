@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from bitdistiller.config.mixed import SHAPE
 from bitdistiller.plugins import FORMATS, LOSSES, plugins
 
 OWN_LOSSES = ("cakld", "forward", "reverse", "jsd", "tlsd", "ce")
@@ -25,13 +27,17 @@ def format_names() -> tuple[str, ...]:
     return (*OWN_FORMATS, *plugins(FORMATS))
 
 
-def _one_of(names: Callable[[], tuple[str, ...]]) -> tuple[AfterValidator, WithJsonSchema]:
+def _one_of(
+    names: Callable[[], tuple[str, ...]], also: re.Pattern[str] | None = None
+) -> tuple[AfterValidator, WithJsonSchema]:
     def check(name: str) -> str:
-        if name not in names():
+        if name not in names() and not (also and also.fullmatch(name)):
             raise ValueError(f"unknown {name!r}; accepted: {', '.join(names())}")
         return name
 
-    return AfterValidator(check), WithJsonSchema({"enum": list(names()), "type": "string"})
+    one = {"enum": list(names()), "type": "string"}
+    shaped = [] if also is None else [{"pattern": f"^{also.pattern}$", "type": "string"}]
+    return AfterValidator(check), WithJsonSchema({"anyOf": [one, *shaped]} if shaped else one)
 
 
 def _written_formats() -> tuple[str, ...]:
@@ -39,9 +45,9 @@ def _written_formats() -> tuple[str, ...]:
 
 
 LossName = Annotated[str, *_one_of(loss_names)]
-FormatName = Annotated[str, Field(pattern=r"\d$"), *_one_of(format_names)]
-"""It ends with the bits of a code."""
-WrittenFormat = Annotated[str, Field(pattern=r"\d$"), *_one_of(_written_formats)]
+FormatName = Annotated[str, Field(pattern=r"\d$"), *_one_of(format_names, SHAPE)]
+"""It ends with the bits of a code, or is bits of weights, activations and KV cache."""
+WrittenFormat = Annotated[str, Field(pattern=r"\d$"), *_one_of(_written_formats, SHAPE)]
 """A number format, or that of a method which has one of its own."""
 Dtype = Literal["float32", "bfloat16"]
 LayoutName = Literal["dense", "gptq-v2", "gguf-q2_0", "gguf-q4_1"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from bitdistiller.config.base import SIGNS, Dtype, Section, WrittenFormat
+from bitdistiller.config.mixed import MixedBits, mixed_bits
 
 CalibrationDataset = Literal["pile", "code", "gsm8k", "text", "demo"]
 
@@ -69,8 +70,8 @@ class Quantization(Section):
     """Where the group size does not divide a layer's input features, fill its last group up with zeros."""
 
     @model_validator(mode="after")
-    def _signs_have_no_groups(self) -> Self:
-        given = sorted(self.model_fields_set.intersection(GROUPED)) if self.signs else []
+    def _some_have_no_groups(self) -> Self:
+        given = [] if self.grouped else sorted(self.model_fields_set.intersection(GROUPED))
         if given:
             raise ValueError(f"format {self.format} takes no {given[0]}: it has no groups")
         return self
@@ -81,9 +82,19 @@ class Quantization(Section):
         return self.format == SIGNS
 
     @property
+    def bits(self) -> MixedBits | None:
+        """LLM-QAT's bits of weights, activations and cache, which have one scale for each row; None for others."""
+        return mixed_bits(self.format)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether weights are quantised in groups."""
+        return not self.signs and self.bits is None
+
+    @property
     def record(self) -> dict[str, Any]:
         """What has a meaning, for files."""
-        return self.model_dump(mode="json", include={"format"} if self.signs else None)
+        return self.model_dump(mode="json", include=None if self.grouped else {"format"})
 
 
 class GramRecipe(Section):

@@ -6,8 +6,9 @@ from typing import Self
 
 from pydantic import PositiveInt, model_validator
 
-from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, FormatName, LayoutName, Name, Section
+from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, FormatName, LayoutName, Name, Section, format_names
 from bitdistiller.config.calibration import GROUPED, Calibration, Quantization
+from bitdistiller.config.mixed import mixed_bits
 
 
 class Method(Section):
@@ -23,6 +24,13 @@ class Method(Section):
     """The number formats it has; None: all of them."""
     own_format: str | None = None
     """The format of a method that has one of its own, which its runs do not name."""
+    mixed: bool = False
+    """Its formats are bits of weights, activations and KV cache: 4-8-4."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its formats quantise groups of weights."""
+        return self.own_format is None and not self.mixed
 
 
 METHODS: dict[str, Method] = {
@@ -35,6 +43,7 @@ METHODS: dict[str, Method] = {
     "bitdistiller": Method(title="BitDistiller", clip=True, train=True),
     "distilled": Method(title="Distilled, unclipped", train=True),
     "onebit": Method(title="OneBit", train=True, own_format=SIGNS),
+    "llm-qat": Method(title="LLM-QAT", train=True, mixed=True),
 }
 
 
@@ -60,6 +69,10 @@ def check_method(method: str, number_format: str | None, pad: bool) -> None:
     formats = METHODS[method].formats
     if pad and METHODS[method].baseline:
         raise ValueError(f"method {method} takes no pad: its libraries need a group size that divides")
+    mixed = METHODS[method].mixed
+    if number_format is not None and (mixed_bits(number_format) is not None) != mixed:
+        accepted = "bits of weights, activations and cache such as 4-8-4" if mixed else ", ".join(format_names())
+        raise ValueError(f"method {method} has no format {number_format}; accepted: {accepted}")
     if formats is not None and number_format not in formats:
         raise ValueError(f"method {method} has no format {number_format}; accepted: {', '.join(formats)}")
 
@@ -90,10 +103,9 @@ class Run(Section):
     @property
     def quantization(self) -> Quantization:
         """Format, group size and scale precision of a quantised run."""
-        if METHODS[self.method].own_format:
-            return Quantization(format=self.number_format)
-        assert self.format is not None
-        return Quantization(**{key: getattr(self, key) for key in ("format", *GROUPED)})
+        assert self.number_format is not None
+        groups = {key: getattr(self, key) for key in GROUPED} if METHODS[self.method].grouped else {}
+        return Quantization(format=self.number_format, **groups)
 
     @property
     def number_format(self) -> str | None:
@@ -120,7 +132,7 @@ class Run(Section):
             raise ValueError(f"method {self.method} takes no teacher")
         if self.nodes > 1 and not method.train:
             raise ValueError(f"method {self.method} takes no nodes")
-        given = sorted(self.model_fields_set.intersection(GROUPED)) if method.own_format else []
+        given = [] if method.grouped else sorted(self.model_fields_set.intersection(GROUPED))
         if given:
             raise ValueError(f"method {self.method} takes no {given[0]}: it has no groups")
         check_method(self.method, self.format, self.pad)
@@ -130,7 +142,7 @@ class Run(Section):
 
     def _check_layout(self, layout: LayoutName) -> None:
         held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
-        if not METHODS[self.method].quantised or METHODS[self.method].own_format:
+        if not METHODS[self.method].quantised or not METHODS[self.method].grouped:
             raise ValueError(f"method {self.method} takes no layouts")
         if layout == "dense":
             return

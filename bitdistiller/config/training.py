@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, Fraction, LossName, Section, loss_names
 from bitdistiller.config.calibration import Quantization
+from bitdistiller.config.mixed import mixed_bits
 
 
 class TeacherCache(Section):
@@ -125,7 +126,10 @@ class Training(Section):
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass to save memory."""
     precision: Dtype = "bfloat16"
-    """Precision of the matrix products; master weights are float32."""
+    """Precision of the matrix products."""
+    masters: Dtype = "float32"
+    """Precision of the trained weights and of the optimizer's moments. bfloat16 is LLM-QAT's released behaviour: at its
+    learning rate most weights are too large for an update to change them. Not with DeepSpeed, nor adamw-8bit."""
     scale_grad: bool = True
     """Let gradients flow through the scale into a group's maximum and minimum (the reference)."""
     train_scales: bool = False
@@ -172,6 +176,12 @@ class Training(Section):
             raise ValueError(f"offload: {self.offload} needs engine {accepted}, not {self.engine}")
         if self.offload != "none" and self.optimizer == "adamw-8bit":
             raise ValueError(f"offload: {self.offload} takes no optimizer: adamw-8bit; accepted: adamw")
+        return self
+
+    @model_validator(mode="after")
+    def _narrow_masters(self) -> Self:
+        if self.masters == "bfloat16" and (self.engine.startswith("zero") or self.optimizer != "adamw"):
+            raise ValueError("masters: bfloat16; accepted with engine auto, single, ddp or fsdp, and optimizer adamw")
         return self
 
     @model_validator(mode="after")
@@ -224,7 +234,7 @@ class WarmStartRecipe(Section):
 
 def check_trained_scales(training: Training | WarmStartRecipe, number_format: str | None) -> None:
     """Raises ValueError where scales are to be trained of a number format that has no such grid."""
-    if number_format == SIGNS and training.warm_start is not None:
+    if training.warm_start is not None and number_format and (number_format == SIGNS or mixed_bits(number_format)):
         raise ValueError(f"warm_start: {number_format} has none; accepted: null")
     if training.train_scales and number_format not in INTEGERS:
         raise ValueError(f"train_scales: {number_format} has no scales to train; accepted: {', '.join(INTEGERS)}")

@@ -19,7 +19,7 @@ from bitdistiller.distillation.losses import resolve
 from bitdistiller.distillation.world import World
 from bitdistiller.errors import InputError
 from bitdistiller.formats import check_whole_bytes, resolve_group_size
-from bitdistiller.layers import quantized_linear_names
+from bitdistiller.layers import check_cached, quantized_linear_names
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,14 @@ def asks_teacher(training: Training) -> bool:
 
 
 def check_group_size(quantization: Quantization, model: Path) -> None:
-    """The group size divides the input features of every layer that is to be quantised, or is padded."""
+    """Every layer that is to be quantised has input features, or a place in the model, that the format can take."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
-    for name in quantized_linear_names(plain):
+    names = quantized_linear_names(plain)
+    if quantization.bits:
+        check_cached(names, quantization.bits, plain.config.model_type)
+        return
+    for name in names:
         width = plain.get_submodule(name).in_features
         if quantization.signs:
             check_whole_bytes(width, name)

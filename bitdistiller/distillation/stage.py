@@ -74,7 +74,7 @@ class TrainingRun:
         training = recipe.training
         self.clock = Clock(world.device)
         file = TokenFile(inputs.tokens)
-        model = load_plain(inputs.model)
+        model = load_plain(inputs.model, training.masters)
         check_head(model, Head.of(model))
         self.layout = choose_layout(training.batching, model)
         losses = resolve(training.loss)

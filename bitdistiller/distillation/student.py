@@ -23,7 +23,7 @@ from bitdistiller.distillation.parameters import freeze_grids
 from bitdistiller.distillation.signals import Signal
 from bitdistiller.distillation.warm_start import apply_warm_start
 from bitdistiller.formats import get_format
-from bitdistiller.layers import quantize_linears
+from bitdistiller.layers import mix_linears, quantize_linears
 
 
 class LossHead(nn.Linear):
@@ -85,9 +85,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def load_plain(directory: Path) -> Any:
-    """The student's model in float32, not quantised yet."""
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+def load_plain(directory: Path, masters: str = "float32") -> Any:
+    """The student's model in the precision of its master weights, not quantised yet."""
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, masters))
 
 
 def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
@@ -95,6 +95,8 @@ def make_student(model: Any, recipe: TrainRecipe, inputs: Inputs) -> Any:
     training = recipe.training
     if recipe.quantization.signs:
         start_onebit(model, training.onebit)
+    elif recipe.quantization.bits:
+        mix_linears(model, recipe.quantization.bits)
     else:
         _fake_quantise(model, recipe, inputs)
     if training.gradient_checkpointing:

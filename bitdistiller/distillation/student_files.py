@@ -56,7 +56,7 @@ def write_student(model: Any, state: State, directory: Path, quantization: Quant
 
 def write_record(directory: Path, grids: State, quantization: Quantization) -> None:
     """`bitdistiller.json` and, where there are trained grids, `scales.safetensors`."""
-    record = quantization.model_dump(mode="json")
+    record = quantization.record
     if grids:
         save_tensors(directory / f"{GRID_STEM}.safetensors", grids)
         record["train_scales"] = True

@@ -11,7 +11,7 @@ from bitdistiller.baselines.values import ChosenValues, holds_values
 from bitdistiller.config import Quantization
 from bitdistiller.errors import InputError
 from bitdistiller.export.masters import Masters, linear_layers
-from bitdistiller.export.signs import SignMasters
+from bitdistiller.export.ungrouped import ungrouped
 from bitdistiller.formats import get_format
 
 
@@ -41,8 +41,9 @@ class ChosenMasters(Masters):
 
 def open_masters(directory: Path, quantization: Quantization, clip: Path | None = None) -> Masters:
     """The weights in a directory, whichever stage wrote it; raises InputError as Masters does."""
-    if quantization.signs:
-        return SignMasters(directory, quantization)
+    own = ungrouped(quantization)
+    if own is not None:
+        return own.masters(directory, quantization)
     if not holds_values(directory):
         return Masters(directory, quantization, clip)
     if clip is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from bitdistiller.config import ExportRecipe
 from bitdistiller.formats import NumberFormat, get_format
@@ -48,6 +51,10 @@ class Layout(ABC):
     def minimum_bits(self, layers: dict[str, tuple[int, int]]) -> float:
         """Bits a weight that the number format itself takes for layers of these shapes (out, in)."""
         return self.format.bits_per_weight(self.group_size)
+
+    def build(self, parts: Any, path: Path, dtype: torch.dtype, packed: bool = False) -> PreTrainedModel | None:
+        """The model of a checkpoint's `PackedParts`, where its layers are no dense linear ones."""
+        return None
 
     def dequantize(self, tensors: dict[str, Tensor]) -> Tensor:
         """The layer's weight (out, in) in float32."""

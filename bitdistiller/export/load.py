@@ -14,8 +14,7 @@ from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.directory import quant_method, read_config, student_quantization
 from bitdistiller.export.lookup import Lookup
 from bitdistiller.export.packed import packed_parts, packed_state
-from bitdistiller.export.resident import packed_model, signs_model
-from bitdistiller.export.signs import Signs
+from bitdistiller.export.resident import packed_model
 
 
 def load_model(
@@ -56,9 +55,7 @@ def declared_dtype(config: dict[str, Any]) -> torch.dtype:
 
 def _unpacked(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     parts = packed_parts(path)
-    if isinstance(parts.layout, Signs):
-        return signs_model(parts, path, dtype)
-    return from_state(path, packed_state(path, dtype), dtype)
+    return parts.layout.build(parts, path, dtype) or from_state(path, packed_state(path, dtype), dtype)
 
 
 def load_dense(path: Path, dtype: str) -> PreTrainedModel:

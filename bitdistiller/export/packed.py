@@ -15,7 +15,7 @@ from bitdistiller.export.compressed_tensors import PackQuantized
 from bitdistiller.export.directory import parse_quantization, quant_method, read_config
 from bitdistiller.export.layout import Grid, Layout
 from bitdistiller.export.lookup import Lookup
-from bitdistiller.export.signs import Signs
+from bitdistiller.export.ungrouped import ungrouped
 from bitdistiller.layers import TensorFiles
 
 
@@ -69,7 +69,8 @@ def packed_layout(path: Path, config: dict[str, Any]) -> Layout:
     method, content = quant_method(config), config["quantization_config"]
     if method == Lookup.quant_method:
         recipe = ExportRecipe(quantization=parse_quantization(path / "config.json", content))
-        return Signs(recipe) if recipe.quantization.signs else Lookup(recipe)
+        own = ungrouped(recipe.quantization)
+        return Lookup(recipe) if own is None else own.layout(recipe)
     if method == PackQuantized.quant_method and content.get("format") == "pack-quantized":
         return PackQuantized(ExportRecipe(quantization=_integer_quantization(path, content)))
     raise InputError(

@@ -4,13 +4,14 @@ from bitdistiller.config import ExportRecipe
 from bitdistiller.export.compressed_tensors import PackQuantized
 from bitdistiller.export.layout import Layout
 from bitdistiller.export.lookup import Lookup
-from bitdistiller.export.signs import Signs
+from bitdistiller.export.ungrouped import ungrouped
 from bitdistiller.formats import get_format
 
 
 def get_layout(recipe: ExportRecipe) -> Layout:
     """The layout that serving engines read where the number format has one and every group is full, else our own."""
-    if recipe.quantization.signs:
-        return Signs(recipe)
+    own = ungrouped(recipe.quantization)
+    if own is not None:
+        return own.layout(recipe)
     served = get_format(recipe.quantization.format).packable and not recipe.quantization.pad
     return PackQuantized(recipe) if served else Lookup(recipe)

@@ -60,6 +60,10 @@ class Signs(Layout):
         weights = sum(rows * columns for rows, columns in layers.values())
         return 1 + VECTOR_BITS * sum(rows + columns for rows, columns in layers.values()) / weights
 
+    def build(self, parts: Any, path: Path, dtype: torch.dtype, packed: bool = False) -> PreTrainedModel:
+        others = {name: parts.other(name, dtype) for name in parts.others}
+        return onebit_model(path, dtype, others, {name: parts.grid(name) for name in parts.layers}, packed)
+
 
 class SignMasters(Masters):
     """As Masters, for the `student/` of method onebit: latent weights, of which the signs count, and vectors."""

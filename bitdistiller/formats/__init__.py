@@ -3,7 +3,13 @@
 from bitdistiller.formats.base import NumberFormat
 from bitdistiller.formats.grouping import resolve_group_size
 from bitdistiller.formats.integer import IntegerFormat
-from bitdistiller.formats.llm_qat import asymmetric_fake_quantize, llm_qat_weight, symmetric_fake_quantize
+from bitdistiller.formats.llm_qat import (
+    asymmetric_fake_quantize,
+    channel_codes,
+    channel_values,
+    llm_qat_weight,
+    symmetric_fake_quantize,
+)
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.packing import pack_codes, unpack_codes
 from bitdistiller.formats.registry import format_names, get_format
@@ -16,6 +22,8 @@ __all__ = [
     "NumberFormat",
     "TrainedGrid",
     "asymmetric_fake_quantize",
+    "channel_codes",
+    "channel_values",
     "check_whole_bytes",
     "format_names",
     "get_format",

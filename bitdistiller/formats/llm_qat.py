@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitdistiller.config.mixed import OFF
+from bitdistiller.errors import InputError
+from bitdistiller.formats.grid import require_finite
 from bitdistiller.formats.symmetric import EPSILON, GATE
 from bitdistiller.kernels.eager import arithmetic_dtype
 
-OFF = 32
-"""From this many bits on nothing is quantised; 16 bits are."""
 ASYMMETRIC_EPSILON = 1e-8
 CLAMP = 0.99
 
@@ -58,15 +59,56 @@ def llm_qat_weight(weight: Tensor, bits: int) -> Tensor:
     mean = values.abs().mean(-1, keepdim=True)
     if bits == 1:
         return _Passed.apply(weight, mean * values.sign())
-    scale, half = 2 * mean, 2 ** (bits - 1)
-    ratio = torch.where(scale > 0, values / scale, 0.0).clamp(-CLAMP, CLAMP)
-    return _Passed.apply(weight, scale * ((ratio * half - 0.5).round() + 0.5) / half)
+    scale = 2 * mean
+    return _Passed.apply(weight, scale * ((_quarter_steps(values, scale) + 0.5) / 2))
+
+
+def channel_codes(weight: Tensor, bits: int, name: str = "weight") -> tuple[Tensor, Tensor]:
+    """
+    Codes (out, in) uint8 and scales (out,) float32 of a weight (out, in) under the rule of 1 to 8 bits.
+
+    The scale is what weights are multiplied by (3 bits and more), or `a`. Raises InputError, naming the layer, for
+    infinite weights and NaN, and with 1 bit for weights of exactly 0, which have no code.
+    """
+    values = weight.detach().float()
+    if bits >= 3:
+        scale = _scale(values, bits)
+        codes = (values * scale).round() + (2 ** (bits - 1) - 1)
+    elif bits == 2:
+        scale = 2 * values.abs().mean(-1, keepdim=True)
+        codes = _quarter_steps(values, scale) + 2
+    else:
+        scale = values.abs().mean(-1, keepdim=True)
+        codes = (values < 0).float()
+    require_finite(scale, name)
+    if bits == 1 and bool((values == 0).any()):
+        raise InputError(f"{name}: {int((values == 0).sum())} weights are exactly 0, whose sign has no bit")
+    return codes.to(torch.uint8), scale.squeeze(-1)
+
+
+def channel_values(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """The values (out, in) float32 of `channel_codes`, equal to those of `llm_qat_weight`."""
+    column, steps = scale.unsqueeze(-1), codes.float()
+    if bits >= 3:
+        return (steps - (2 ** (bits - 1) - 1)) / (column + EPSILON)
+    return column * ((steps - 2 + 0.5) / 2 if bits == 2 else 1 - 2 * steps)
 
 
 def _symmetric(x: Tensor, bits: int) -> Tensor:
     values = x.detach().to(arithmetic_dtype(x.dtype))
-    scale = (2 ** (bits - 1) - 1) / (values.abs().amax(-1, keepdim=True) + EPSILON)
+    scale = _scale(values, bits)
     return (values * scale).round() / (scale + EPSILON)
+
+
+def _scale(values: Tensor, bits: int) -> Tensor:
+    """(..., 1): what the values of a row are multiplied by."""
+    return (2 ** (bits - 1) - 1) / (values.abs().amax(-1, keepdim=True) + EPSILON)
+
+
+def _quarter_steps(values: Tensor, scale: Tensor) -> Tensor:
+    """-2, -1, 0 or 1: the level of a value is half a step above them, in steps of half the scale (..., 1)."""
+    ratio = torch.where(scale > 0, values / scale, 0.0).clamp(-CLAMP, CLAMP)
+    return (ratio * 2 - 0.5).round()
 
 
 class _Passed(torch.autograd.Function):

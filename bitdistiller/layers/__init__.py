@@ -1,6 +1,7 @@
 """Fake-quantised linear layers, the functions that swap them into a model, and the files their weights lie in."""
 
 from bitdistiller.layers.files import TensorFiles
+from bitdistiller.layers.mixed_linear import MixedLinear, check_cached, is_cached, mix_linears
 from bitdistiller.layers.onebit_linear import VECTOR_STEM, VECTORS, OneBitLinear
 from bitdistiller.layers.packed_linear import PackedLinear
 from bitdistiller.layers.packed_onebit_linear import PackedOneBitLinear
@@ -21,6 +22,7 @@ __all__ = [
     "VECTORS",
     "VECTOR_STEM",
     "FakeQuantizedLinear",
+    "MixedLinear",
     "OneBitLinear",
     "PackedLinear",
     "PackedOneBitLinear",
@@ -28,8 +30,11 @@ __all__ = [
     "TrainedGridLinear",
     "bake_linears",
     "block_linears",
+    "check_cached",
     "decoder_blocks",
     "fake_quantized_linears",
+    "is_cached",
+    "mix_linears",
     "quantize_block",
     "quantize_linears",
     "quantized_linear_names",

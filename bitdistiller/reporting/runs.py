@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation
+from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation, mixed_bits
 
 FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
 MAIN_METRIC = {"perplexity": "perplexity", "agreement": "kl", "math": "exact_match", "code": "pass@1"}
@@ -56,13 +56,16 @@ def identify(experiment: Experiment, name: str) -> RunIdentity:
         format=number_format.upper(),
         quantised_format=number_format,
         bits=format_bits(number_format),
-        group_size=None if method.own_format else run.group_size,
+        group_size=run.group_size if method.grouped else None,
         trained=method.train,
     )
 
 
 def format_bits(name: str) -> int:
-    """Bits per code of a number format, which every format's name ends with (int2, nf3)."""
+    """Bits per code of a number format, which every format's name ends with (int2, nf3); of 4-8-4 those of weights."""
+    mixed = mixed_bits(name)
+    if mixed is not None:
+        return mixed.weights
     match = re.search(r"\d+$", name)
     if match is None:
         raise ValueError(f"format {name!r} does not end with its bits")

@@ -60,6 +60,6 @@ def make_recipe(quantization: dict | None = None, **training) -> TrainRecipe:
         "reduction": "token_mean",
     }
     chosen = {"format": "int2", "group_size": 32, **(quantization or {})}
-    if chosen["format"] == "sign1":
+    if chosen["format"] == "sign1" or "-" in chosen["format"]:  # those without groups
         chosen = quantization
     return TrainRecipe(quantization=chosen, training={**settings, **training})
