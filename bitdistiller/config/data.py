@@ -23,6 +23,7 @@ PromptDataset = Literal[
     "demo-text",
     "demo-math",
     "demo-code",
+    "vocabulary",
 ]
 EngineName = Literal["auto", "transformers", "vllm"]
 
@@ -31,9 +32,10 @@ class PromptSource(Section):
     """Prompts of one dataset (docs/method.md 3)."""
 
     dataset: PromptDataset
-    """Which dataset's rule makes the prompt; `text` takes the start of local documents, `prompts` takes them whole."""
-    samples: PositiveInt
-    """Completions of this source in the mix."""
+    """Which dataset's rule makes the prompt; `text` takes the start of local documents, `prompts` takes them whole,
+    `vocabulary` needs no data: every token of the vocabulary starts a text (LLM-QAT)."""
+    samples: PositiveInt | None = None
+    """Completions of this source in the mix. vocabulary: null takes all."""
     prompts: PositiveInt | None = None
     """Prompts to complete; default 3 % more than `samples`, as duplicates and empty ones drop out."""
     path: Path | None = None
@@ -46,18 +48,24 @@ class PromptSource(Section):
     """Text datasets: take this many first tokens instead of characters."""
     minimum_characters: NonNegativeInt = 512
     """Text datasets: documents must be longer than this."""
+    prefixes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (3, 4, 5)
+    """vocabulary: a text for each of these lengths in tokens, up to which it is decoded greedily."""
 
     @model_validator(mode="after")
     def _enough_prompts(self) -> Self:
-        if self.prompts is not None and self.prompts < self.samples:
+        if self.samples is None and (self.dataset != "vocabulary" or self.prompts is not None):
+            raise ValueError(f"dataset {self.dataset} needs samples")
+        if self.prompts is not None and self.samples is not None and self.prompts < self.samples:
             raise ValueError(f"prompts ({self.prompts}) must be at least samples ({self.samples})")
         if self.dataset in ("text", "prompts") and self.path is None:
             raise ValueError(f"dataset {self.dataset} needs a path")
         return self
 
     @property
-    def prompt_count(self) -> int:
-        """Prompts to complete."""
+    def prompt_count(self) -> int | None:
+        """Prompts to complete; None for all of a vocabulary."""
+        if self.samples is None:
+            return None
         return self.prompts if self.prompts is not None else self.samples + max(1, -(-3 * self.samples // 100))
 
 
@@ -82,6 +90,8 @@ class Generation(Writing):
     temperature: Annotated[float, Field(ge=0.0)] = 0.7
     """0 is greedy decoding."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: PositiveInt | None = None
+    """Draw among this many most likely tokens; null: among all (LLM-QAT: 50)."""
     max_new_tokens: PositiveInt = 1024
     max_prompt_tokens: PositiveInt = 1024
     """Longer prompts, and those that fill the model's context, are dropped and counted, never cut."""
@@ -108,9 +118,21 @@ class Mix(Section):
     allow_fewer: bool = False
     """Accept a source with fewer usable completions than `samples` (the digest file has the counts)."""
 
+    @model_validator(mode="after")
+    def _room_behind_prefixes(self) -> Self:
+        for source in self.sources:
+            if source.dataset == "vocabulary" and max(source.prefixes) > self.generation.max_new_tokens:
+                raise ValueError(
+                    f"generation.max_new_tokens ({self.generation.max_new_tokens}) must be at least the longest prefix "
+                    f"({max(source.prefixes)})"
+                )
+        return self
+
 
 class TokenizeRecipe(Section):
     """Everything the stage `tokenize` needs."""
 
     max_length: PositiveInt = 1024
     """Longest sequence in tokens, prompt and completion together; what is longer is cut."""
+    blocks: bool = False
+    """Put all samples one behind the other and cut them into sequences of max_length tokens; a rest is left out."""

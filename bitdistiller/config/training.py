@@ -107,6 +107,9 @@ class Training(Section):
     """Sequences per forward pass (packed: rows of at most max_length tokens); must divide batch_size."""
     max_length: PositiveInt = 1024
     """Longest training sequence in tokens, prompt and completion together."""
+    blocks: bool = False
+    """Train on sequences of exactly max_length tokens, cut from all samples one behind the other (OneBit, LLM-QAT);
+    false: on samples as they are, cut at max_length."""
     mask_prompt: bool = False
     """Leave the prompt's tokens out of the loss (in the reference they count)."""
     batching: Literal["auto", "packed", "grouped", "padded"] = "auto"

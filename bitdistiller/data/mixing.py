@@ -15,10 +15,10 @@ Record = dict[str, Any]
 
 @dataclass
 class SourceCount:
-    """What became of one source's completions."""
+    """What became of one source's completions; wanted: None for all."""
 
     dataset: str
-    wanted: int
+    wanted: int | None
     completed: int = 0
     duplicates: int = 0
     empty: int = 0
@@ -39,7 +39,7 @@ class Mixed:
 
 def mix_records(mix: Mix, records: list[Record]) -> Mixed:
     """
-    Drop duplicates and empty completions, take exactly `samples` per source, shuffle with the mix's seed.
+    Drop duplicates and empty completions, take exactly `samples` per source (or all), shuffle with the mix's seed.
 
     The result does not depend on the order of `records`, so neither on the shard count. Raises InputError when a
     source has too few usable completions, unless the mix allows fewer.
@@ -55,7 +55,7 @@ def mix_records(mix: Mix, records: list[Record]) -> Mixed:
             count.empty += 1
         elif text in seen:
             count.duplicates += 1
-        elif count.mixed < count.wanted:
+        elif count.wanted is None or count.mixed < count.wanted:
             seen.add(text)
             count.mixed += 1
             chosen.append(record)
@@ -81,7 +81,7 @@ def _count_of(record: Record, counts: list[SourceCount]) -> SourceCount:
 
 def _check(mix: Mix, counts: list[SourceCount]) -> None:
     for source, count in zip(mix.sources, counts, strict=True):
-        if count.mixed < count.wanted and not mix.allow_fewer:
+        if count.wanted is not None and count.mixed < count.wanted and not mix.allow_fewer:
             raise InputError(
                 f"mix: {source.dataset} has {count.mixed} usable completions of {count.completed}, {count.wanted} are "
                 f"wanted ({count.empty} empty, {count.duplicates} duplicates); raise prompts or set allow_fewer: true"

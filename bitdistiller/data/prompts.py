@@ -17,12 +17,19 @@ from bitdistiller.errors import InputError
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt to complete; `seed` depends on the mix's seed, the dataset and the text alone."""
+    """
+    One prompt to complete; `seed` depends on the mix's seed, the dataset and the text alone.
+
+    ids: its tokens, where it is no text to encode. greedy: tokens of the completion that are decoded greedily before
+    sampling begins.
+    """
 
     id: str
     dataset: str
     text: str
     seed: int
+    ids: tuple[int, ...] = ()
+    greedy: int = 0
 
 
 def prompt_seed(mix_seed: int, dataset: str, text: str) -> int:
@@ -37,6 +44,7 @@ def source_prompts(source: PromptSource, index: int, mix_seed: int, tokenizer: A
 
     Raises InputError when the dataset has too few rows that fit its rule.
     """
+    assert source.prompt_count is not None
     rule = DATASETS[source.dataset]
     rows = rows_of(source.dataset, source.path, rule.hub, rule.name, rule.split)
     rows = itertools.islice(rows, source.skip_rows, rule.first_rows)
@@ -75,7 +83,14 @@ def _first_tokens(text: str, count: int, tokenizer: Any) -> str:
 
 def mix_prompts(mix: Mix, tokenizer: Any) -> list[Prompt]:
     """All prompts of a mix, source after source."""
-    return [p for i, source in enumerate(mix.sources) for p in source_prompts(source, i, mix.seed, tokenizer)]
+    return [p for i, source in enumerate(mix.sources) for p in _prompts_of(source, i, mix.seed, tokenizer)]
+
+
+def _prompts_of(source: PromptSource, index: int, mix_seed: int, tokenizer: Any) -> list[Prompt]:
+    from bitdistiller.data.vocabulary import NAME, vocabulary_prompts
+
+    make = vocabulary_prompts if source.dataset == NAME else source_prompts
+    return make(source, index, mix_seed, tokenizer)
 
 
 def shard_prompts(prompts: list[Prompt], shard: int, shards: int) -> list[Prompt]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bitdistiller.config import Mix
 from bitdistiller.data.mixing import check_complete, mix_records
+from bitdistiller.data.vocabulary import whole_count
 from bitdistiller.errors import InputError
 from bitdistiller.stages import DIGEST, open_stage, verify
 from bitdistiller.stages.files import json_line, read_json, read_json_lines
@@ -33,7 +35,7 @@ def run(recipe: Mix, *, shards: list[Path], output: Path, work: Path | None, tim
         if len(vocabularies) > 1:
             raise InputError("mix: the shards were written by models with different vocabularies; give those of one")
         dropped = sum(counts["too_long"] for counts in shard_counts)
-        expected = sum(source.prompt_count for source in recipe.sources)
+        expected = _expected(recipe, shard_counts)
         check_complete([record["id"] for record in records], dropped, expected)
         mixed = mix_records(recipe, records)
         with stage.output_file(MIX).open("w", encoding="utf-8") as handle:
@@ -42,3 +44,12 @@ def run(recipe: Mix, *, shards: list[Path], output: Path, work: Path | None, tim
         sources = [count.as_json() for count in mixed.sources]
         counts = {"samples": len(mixed.records), "tokens": tokens, "sources": sources, "prompts_too_long": dropped}
         stage.finish(counts=counts | {"vocabulary": vocabularies.pop()})
+
+
+def _expected(recipe: Mix, shard_counts: list[dict[str, Any]]) -> int:
+    """Prompts of all shards together; those of a whole vocabulary are as many as the shards say that it has tokens."""
+    size = max(counts.get("vocabulary_size", 0) for counts in shard_counts)
+    counts = (
+        whole_count(source, size) if source.prompt_count is None else source.prompt_count for source in recipe.sources
+    )
+    return sum(counts)

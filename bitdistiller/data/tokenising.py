@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,34 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
 
+def prompt_ids(tokenizer: Any, prompt: str | list[int]) -> list[int]:
+    """Token ids of a prompt that is a text, or that is token ids already."""
+    return encode_prompt(tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
+
+
+def start_tokens(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text of its own accord."""
+    return [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]
+
+
+def cut_blocks(sequences: Iterable[Sequence], length: int) -> Iterator[Sequence]:
+    """All sequences one behind the other, in pieces of exactly `length` tokens, a rest left out; all count."""
+    stream: list[int] = []
+    for sequence in sequences:
+        stream += sequence.input_ids
+        while len(stream) >= length:
+            yield Sequence(stream[:length], 0, length)
+            del stream[:length]
+
+
 def encode_record(tokenizer: Any, record: dict[str, Any], max_length: int) -> Sequence:
-    """A mix record as one sequence of at most `max_length` tokens; the teacher's own token ids are kept as they are."""
-    prompt = encode_prompt(tokenizer, record["prompt"])
+    """
+    A mix record as one sequence of at most `max_length` tokens; the teacher's own token ids are kept as they are.
+
+    So are those of a prompt that was none but them; start tokens come before.
+    """
+    given = record.get("prompt_ids")
+    prompt = encode_prompt(tokenizer, record["prompt"]) if given is None else start_tokens(tokenizer) + given
     completion = record.get("completion_ids")
     if completion is None:
         completion = tokenizer(record["completion"], add_special_tokens=False)["input_ids"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from bitdistiller.config import TokenizeRecipe
 from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.stage import MIX
-from bitdistiller.data.tokenising import encode_record, vocabulary_digest
+from bitdistiller.data.tokenising import cut_blocks, encode_record, vocabulary_digest
 from bitdistiller.data.tokens import TOKENS, write_tokens
 from bitdistiller.errors import InputError
 from bitdistiller.stages import DIGEST, open_stage, verify
@@ -18,7 +19,8 @@ from bitdistiller.stages.files import read_json, read_json_lines
 def run(
     recipe: TokenizeRecipe, *, model: Path, mix: Path, output: Path, work: Path | None, time_budget: float | None
 ) -> None:
-    """Encode every record of the mix with the tokenizer of `model`, the student, cut at `recipe.max_length` tokens."""
+    """Encode every record of the mix with the tokenizer of `model`, the student, cut at `recipe.max_length` tokens or
+    into blocks of as many."""
     from transformers import AutoTokenizer
 
     check_layout(model)
@@ -30,9 +32,10 @@ def run(
     ) as stage:
         verify(mix)
         records = read_json_lines(mix / MIX)
-        counts: dict[str, Any] = write_tokens(
-            stage.output_file(TOKENS), (encode_record(tokenizer, record, recipe.max_length) for record in records)
-        )
+        longest = sys.maxsize if recipe.blocks else recipe.max_length
+        encoded = (encode_record(tokenizer, record, longest) for record in records)
+        sequences = cut_blocks(encoded, recipe.max_length) if recipe.blocks else encoded
+        counts: dict[str, Any] = write_tokens(stage.output_file(TOKENS), sequences)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         size = max(tokenizer.get_vocab().values()) + 1
         counts |= {"pad": pad, "vocabulary": vocabulary, "vocabulary_size": size}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.sampling import PromptNoise, sample
+from bitdistiller.generation.sampling import PromptNoise, draw
 from bitdistiller.generation.slots import Slots
 
 ADMITTED_SHARE = 1 / 8
@@ -132,7 +132,7 @@ class Schedule:
         mask.masked_fill_(later, torch.finfo(mask.dtype).min)
         logits = self._forward(self.tokens[:, None], self.positions[:, None], mask[:, None, None])[:, -1]
         noise = drawn.result() if drawn else self._first_noise(logits.shape[-1])
-        self.tokens = sample(logits, noise, self.sampling.temperature, self.sampling.top_p)
+        self.tokens = draw(logits, noise, self.sampling)
         self.positions = (self.positions + 1).clamp_(max=self.slots.frame.width - 1)
         return self.tokens
 

@@ -15,6 +15,8 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int | None = None
+    """Draw among this many most likely tokens; None: among all."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Engine(Protocol):
         """Tokens of a prompt, special tokens included."""
         ...
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
-        """One completion per prompt, in order; `seeds[i]` alone fixes the randomness of `prompts[i]`."""
+    def complete(
+        self, prompts: Sequence[str | list[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
+        """
+        One completion per prompt, a text or token ids, in order; `seeds[i]` alone fixes the randomness of `prompts[i]`.
+        """
         ...

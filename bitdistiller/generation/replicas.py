@@ -38,7 +38,9 @@ class Replicas:
         """Tokens of a prompt, special tokens included."""
         return len(encode_prompt(self.tokenizer, prompt))
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[str | list[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
         """One completion per prompt, in order; see Engine."""
         step = min(len(self.copies), len(prompts))
         for start, copy in enumerate(self.copies[:step]):

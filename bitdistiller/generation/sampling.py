@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bitdistiller.generation.engine import Sampling
+
 
 class PromptNoise:
     """Random numbers for a batch of prompts: each has its own stream, a number per token of the vocabulary a step."""
@@ -32,18 +34,28 @@ class PromptNoise:
         return torch.from_numpy(numbers)
 
 
-def sample(logits: torch.Tensor, noise: torch.Tensor | None, temperature: float, top_p: float) -> torch.Tensor:
+def draw(logits: torch.Tensor, noise: torch.Tensor | None, sampling: Sampling) -> torch.Tensor:
+    """`sample` as `sampling` says."""
+    return sample(logits, noise, sampling.temperature, sampling.top_p, sampling.top_k)
+
+
+def sample(
+    logits: torch.Tensor, noise: torch.Tensor | None, temperature: float, top_p: float, top_k: int | None = None
+) -> torch.Tensor:
     """
     Draw one token per row from softmax(logits / temperature): the largest of probability / exponential number.
 
     logits (batch, vocabulary), any float dtype; noise of that shape, float64; returns (batch,) int64. Temperature 0
-    takes the largest logit. top_p keeps the smallest set of most likely tokens whose probability reaches it. A draw
+    takes the largest logit. top_k keeps as many most likely tokens, and those as likely as the last of them; of these
+    top_p keeps the smallest set of most likely tokens whose probability reaches it. A draw
     changes only when the two best tokens are closer than rounding, which inverting the cumulative distribution does
     not offer: there, an error anywhere in the vocabulary moves every token behind it.
     """
     if temperature == 0.0 or noise is None:
         return logits.argmax(-1)
     scaled = logits.double() / temperature
+    if top_k is not None and top_k < scaled.shape[-1]:
+        scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[:, -1:], -torch.inf)
     if top_p < 1.0:
         scaled = _nucleus(scaled, top_p)
     return (scaled - noise.to(scaled).log()).argmax(-1)
@@ -58,11 +70,11 @@ def _nucleus(scaled: torch.Tensor, top_p: float) -> torch.Tensor:
 class SeededSampler:
     """A transformers logits processor that leaves exactly one token possible per row; call it once a step, in order."""
 
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
+    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, top_k: int | None = None) -> None:
         self.noise = PromptNoise(seeds)
-        self.temperature, self.top_p = temperature, top_p
+        self.temperature, self.top_p, self.top_k = temperature, top_p, top_k
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise = self.noise.step(scores.shape[-1]) if self.temperature else None
-        chosen = sample(scores, noise, self.temperature, self.top_p)
+        chosen = sample(scores, noise, self.temperature, self.top_p, self.top_k)
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen.unsqueeze(-1), 0.0)

@@ -9,6 +9,7 @@ from bitdistiller.config import Mix
 from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.prompts import mix_prompts, shard_prompts
 from bitdistiller.data.tokenising import vocabulary_digest
+from bitdistiller.data.vocabulary import vocabulary_size
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Sampling, Wanted
 from bitdistiller.generation.engines import open_engine, settle
@@ -54,7 +55,7 @@ def run(
         prompts = shard_prompts(mix_prompts(recipe, engine.tokenizer), shard, shards)
         longest = min(settings.max_prompt_tokens, engine.context - 1)
         batches = plan_batches(engine, prompts, longest, settings.group(settings.batch_size))
-        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
+        sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.top_k)
         done = sum(len(batch) for i, batch in enumerate(batches) if batch_file(stage.work, i).exists())
         progress = stage.progress(f"shard {shard} of {shards}", sum(map(len, batches)), done, "prompt")
         with progress as bar, stage.deadline.excusing():
@@ -66,6 +67,8 @@ def run(
         with stage.output_file(COMPLETIONS).open("w", encoding="utf-8") as handle:
             handle.writelines(map(json_line, records))
         counts = _counts(records, len(prompts)) | {"vocabulary": vocabulary_digest(engine.tokenizer)}
+        if any(source.prompt_count is None for source in recipe.sources):
+            counts["vocabulary_size"] = vocabulary_size(engine.tokenizer)
         stage.finish(counts=counts, details={"engine": name, "prompts_per_second": rate})
 
 

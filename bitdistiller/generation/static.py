@@ -39,7 +39,7 @@ def decode(
             use_cache=True,
         )
         ids, mask = left_pad([prompts[index] for index in batch], end[0])
-        sampler = SeededSampler([seeds[index] for index in batch], sampling.temperature, sampling.top_p)
+        sampler = SeededSampler([seeds[index] for index in batch], sampling.temperature, sampling.top_p, sampling.top_k)
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bitdistiller.generation.engine import Sampling
-from bitdistiller.generation.sampling import PromptNoise, sample
+from bitdistiller.generation.sampling import PromptNoise, draw
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
@@ -28,7 +28,7 @@ def stream_tokens(
         output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits, cache = output.logits[:, -1], output.past_key_values
         numbers = noise.step(logits.shape[-1]) if sampling.temperature else None
-        chosen = sample(logits, numbers, sampling.temperature, sampling.top_p)
+        chosen = draw(logits, numbers, sampling)
         token = int(chosen)
         if token in eos:
             return

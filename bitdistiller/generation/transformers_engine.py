@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from bitdistiller.data.tokenising import encode_prompt
+from bitdistiller.data.tokenising import encode_prompt, prompt_ids
 from bitdistiller.errors import InputError
 from bitdistiller.generation import continuous, static
 from bitdistiller.generation.engine import Completion, Sampling
@@ -34,9 +34,11 @@ class TransformersEngine:
         """Tokens of a prompt, special tokens included."""
         return len(encode_prompt(self.tokenizer, prompt))
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[str | list[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
         """One completion per prompt, at most to the end of the model's context; see Engine."""
-        rows = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         room = [min(sampling.max_new_tokens, self.context - len(row)) for row in rows]
         if min(room, default=1) <= 0:
             raise InputError(f"a prompt of {max(map(len, rows))} tokens leaves no room in a context of {self.context}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from bitdistiller.data.tokenising import encode_prompt
+from bitdistiller.data.tokenising import encode_prompt, prompt_ids
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Completion, Sampling, Wanted
 from bitdistiller.generation.serving import gpu_count
@@ -48,9 +48,11 @@ class VllmEngine:
         """Tokens of a prompt, special tokens included."""
         return len(encode_prompt(self.tokenizer, prompt))
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[str | list[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
         """One completion per prompt, at most to the end of the model's context; see Engine."""
-        rows = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        rows = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         room = [min(sampling.max_new_tokens, self.context - len(row)) for row in rows]
         self._check(rows, room)
         given = [{"prompt_token_ids": row} for row in rows]
@@ -74,6 +76,7 @@ class VllmEngine:
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=sampling.top_k or 0,
             seed=seed,
             max_tokens=max_tokens,
             stop_token_ids=list(self.eos),

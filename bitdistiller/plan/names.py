@@ -61,7 +61,7 @@ class Names:
 
     def tokens_name(self, run: str) -> str:
         """Maximal length, and the tokenizer where it is not that of the mix's writer, as one readable name."""
-        return f"tokens-{self.training(run).max_length}{self._other_tokenizer(run)}"
+        return f"tokens-{self._cut(run)}{self._other_tokenizer(run)}"
 
     def cache_name(self, run: str) -> str:
         """What is kept of which sequences in which precision as one readable name."""
@@ -69,7 +69,11 @@ class Names:
         kind = f"top{cache.k}" if cache.kind == "topk" else cache.kind
         precision = "-float32" if training.precision == "float32" else ""
         shards = f"-{cache.shards}shards" if cache.shards > 1 else ""
-        return f"teacher-{kind}-{training.max_length}{self._other_tokenizer(run)}{precision}{shards}"
+        return f"teacher-{kind}-{self._cut(run)}{self._other_tokenizer(run)}{precision}{shards}"
+
+    def _cut(self, run: str) -> str:
+        training = self.training(run)
+        return f"{training.max_length}{'-blocks' if training.blocks else ''}"
 
     def _other_tokenizer(self, run: str) -> str:
         chosen = self.run(run)

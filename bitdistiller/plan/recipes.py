@@ -94,7 +94,8 @@ class Recipes(Paths):
 
     def tokenize_recipe(self, run: str) -> TokenizeRecipe:
         """Recipe of `tokenize`."""
-        return TokenizeRecipe(max_length=self.training(run).max_length)
+        training = self.training(run)
+        return TokenizeRecipe(max_length=training.max_length, blocks=training.blocks)
 
     def cache_recipe(self, run: str) -> CacheRecipe:
         """Recipe of `cache-teacher`; k is left out where it means nothing."""
