@@ -17,7 +17,7 @@ SLURM := .venv-slurm
 SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins slurmdbd slurm-wlm-mysql-plugin mariadb-server iproute2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines test test-slow \
+.PHONY: help env-train env-serve env-baselines env-slurm slurm-packages demo baselines tinystories tinystories-clip tinystories-options tinystories-baselines tinystories-methods demo-methods test test-slow \
 	test-slurm test-envs test-baselines test-vllm lint format schema \
 	rulegraph performance dry-run report clean distclean
 
@@ -70,6 +70,14 @@ demo: $(READY) ## run the whole DAG on the embedded default and show the table
 	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason
 	snakemake --report results/report.html --quiet all
 	bitdistiller show
+
+demo-methods: $(READY) ## the demo beside OneBit and LLM-QAT
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile experiments/demo-methods.yaml
+	bitdistiller show --config experiments/demo-methods.yaml
+
+tinystories-methods: $(READY) ## every method on TinyStories-656K, and the modern preset beside the paper's
+	BITDISTILLER_TABLE=no snakemake --cores $(CORES) --quiet host reason --configfile tests/configs/tinystories-methods.yaml
+	bitdistiller show --config tests/configs/tinystories-methods.yaml
 
 test: $(TESTABLE) ## run the tests that need neither GPU nor SLURM
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist loadfile --no-loadscope-reorder \

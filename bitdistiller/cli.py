@@ -391,12 +391,13 @@ def inspect(
 @app.command()
 def check(config: Config = Path("config.yaml")) -> None:
     """Check an experiment file and the local files it names, before any job starts."""
-    from bitdistiller.plan import Plan
+    from bitdistiller.plan import Plan, budget
 
     plan = Plan(load_experiment(config))
     plan.check()
     runs, jobs = len(plan.experiment.runs), len(list(plan.evaluations()))
     typer.echo(f"{config}: {runs} runs, {jobs} evaluations, all local files are there")
+    typer.echo(f"{config}: {budget(plan).describe()}")
     needed = plan.missing_environment(Path())
     if needed:
         typer.echo(f"{config}: {needed}")

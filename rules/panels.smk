@@ -28,10 +28,12 @@ def missing_images():
 
 def start_panel():
     """What is about to run, and by which executor."""
-    runs, jobs = len(experiment.runs), len(expected_metrics())
+    from bitdistiller.plan import budget
+
+    runs, left = len(experiment.runs), len(list(workflow.dag.needrun_jobs()))
     return (
-        f"bitdistiller: experiment {experiment.experiment}, {runs} runs, {jobs} evaluations -> {plan.tables}; "
-        f"executor {workflow.executor_plugin.name}"
+        f"bitdistiller: experiment {experiment.experiment}, {runs} runs -> {plan.tables}; {budget(plan).describe()}; "
+        f"{left} jobs are left; executor {workflow.executor_plugin.name}"
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitdistiller.plan.budget import Budget, budget
 from bitdistiller.plan.checks import Plan
 from bitdistiller.plan.names import RESULTS
 
-__all__ = ["RESULTS", "Plan", "image", "main_process_directory"]
+__all__ = ["RESULTS", "Budget", "Plan", "budget", "image", "main_process_directory"]
 
 
 def image(root: Path, kind: str) -> str:

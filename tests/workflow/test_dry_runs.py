@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bitdistiller.plan import Plan, budget
+from bitdistiller.recipes import load_experiment
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS_DEMO = "experiments/demo-baselines.yaml"
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -62,6 +65,8 @@ def test_every_experiment_file_dry_runs(path: Path, fresh: Path) -> None:
     assert done.returncode == 0, done.stderr
     counts = job_counts(done.stdout + done.stderr)
     assert counts.get("evaluate", 0) + counts.get("merge_evaluation", 0) >= counts["train"] >= 1
+    planned = {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+    assert planned == budget(Plan(load_experiment(path))).jobs
 
 
 def test_shards_of_the_calibration_are_jobs_that_formats_share(tmp_path: Path) -> None:
