@@ -46,3 +46,8 @@ def changed(changes: list[str], **values: object) -> list[str]:
 def experiment_of(path: Path, text: str | None) -> config.Experiment:
     """The experiment of `--recipe`, else of `--config`."""
     return load_recipe(config.Experiment, text, []) if text else load_experiment(path)
+
+
+def given_path(path: Path | None) -> Path | None:
+    """A path that an option was given; None where it was left out, or `none` was said in its place."""
+    return None if path == Path("none") else path

@@ -27,6 +27,7 @@ from bitdistiller.arguments import (
     budget,
     changed,
     experiment_of,
+    given_path,
 )
 from bitdistiller.cluster.commands import commands as cluster
 from bitdistiller.errors import BitDistillerError, InputError
@@ -243,7 +244,7 @@ def warm_start(
     model: ModelDirectory,
     tokens: Annotated[Path, typer.Option(help="Output directory of the stage tokenize.")],
     output: Output,
-    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip, or none.")] = None,
     format: FormatOption = None,
     group_size: GroupSize = None,
     recipe: Recipe = None,
@@ -258,7 +259,7 @@ def warm_start(
     from bitdistiller.distillation.warm_start.stage import run
 
     minutes = budget(time_budget, walltime)
-    run(options, model=model, tokens=tokens, clip=clip, output=output, work=work, time_budget=minutes)
+    run(options, model=model, tokens=tokens, clip=given_path(clip), output=output, work=work, time_budget=minutes)
 
 
 @app.command()
@@ -268,7 +269,7 @@ def train(
     output: Output,
     teacher: Annotated[Path | None, typer.Option(help="Another full-precision model of the same vocabulary.")] = None,
     cache: Annotated[list[Path], typer.Option(help="Shard of cache-teacher, for teacher: cached; repeatable.")] = [],  # noqa: B006
-    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="Output directory of the stage clip, or none.")] = None,
     warm_start: Annotated[Path | None, typer.Option(help="Output directory of the stage warm-start.")] = None,
     processes: Annotated[
         int | None,
@@ -299,7 +300,7 @@ def train(
     from bitdistiller.distillation.inputs import Inputs
     from bitdistiller.distillation.stage import run
 
-    inputs = Inputs(model, teacher or model, tokens, tuple(cache), clip, warm_start)
+    inputs = Inputs(model, teacher or model, tokens, tuple(cache), given_path(clip), warm_start)
     run(options, inputs, output=output, work=work, time_budget=budget(time_budget, walltime))
 
 

@@ -34,11 +34,12 @@ rule train:
         recipe=lambda wildcards: as_text(plan.train_recipe(wildcards.run)),
         tokens=lambda wildcards: plan.tokens(wildcards.run),
         others=lambda wildcards: plan.train_inputs(wildcards.run),
+        clip=lambda wildcards: run_clip(wildcards) or "none",
     message:
         "distil {wildcards.run}"
     shell:
         "exec python -m bitdistiller train --recipe {params.recipe:q} --model results/{wildcards.model}/base/model"
-        " --tokens {params.tokens} {params.others}"
+        " --tokens {params.tokens} --clip {params.clip} {params.others}"
         " --output results/{wildcards.model}/{wildcards.run}/train"
         " --work work/{wildcards.model}/{wildcards.run}/train"
         " --nodes {resources.nodes} --walltime {resources.runtime} > {log} 2>&1"

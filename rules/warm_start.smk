@@ -26,10 +26,10 @@ rule warm_start:
     params:
         recipe=lambda wildcards: as_text(plan.warm_start_recipe(wildcards.run)),
         tokens=lambda wildcards: plan.tokens(wildcards.run),
-        clip=lambda wildcards: plan.clip_option(wildcards.run),
+        clip=lambda wildcards: run_clip(wildcards) or "none",
     message:
         "reconstruct the blocks of {wildcards.run}"
     shell:
         "exec python -m bitdistiller warm-start --recipe {params.recipe:q} --model results/{wildcards.model}/base/model"
-        " --tokens {params.tokens} {params.clip} --output results/{wildcards.model}/{wildcards.run}/warm-start"
+        " --tokens {params.tokens} --clip {params.clip} --output results/{wildcards.model}/{wildcards.run}/warm-start"
         " --work work/{wildcards.model}/{wildcards.run}/warm-start --walltime {resources.runtime} > {log} 2>&1"

@@ -51,6 +51,21 @@ def export(
 
 
 @commands.command()
+def import_onebit(
+    released: Annotated[Path, typer.Option(help="Packed checkpoint as OneBit's authors released it.")],
+    output: Output,
+    dtype: Annotated[config.Dtype, typer.Option(help="Precision of what is not packed.")] = "bfloat16",
+    work: Work = None,
+    time_budget: Budget = None,
+    walltime: Walltime = None,
+) -> None:
+    """Write a released OneBit checkpoint (int8 signs) as a packed checkpoint that evaluate, chat and speed load."""
+    from bitdistiller.export.released import run
+
+    run(released, output=output, dtype=dtype, work=work, time_budget=budget(time_budget, walltime))
+
+
+@commands.command()
 def convert(
     checkpoint: Annotated[Path, typer.Option(help="Packed checkpoint/ of the stage export.")],
     output: Output,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bitdistiller.errors import InputError
 from bitdistiller.export.build import checked, from_state
 from bitdistiller.export.chosen import open_masters
 from bitdistiller.export.directory import quant_method, read_config, student_quantization
@@ -61,6 +62,12 @@ def _unpacked(path: Path, dtype: torch.dtype) -> PreTrainedModel:
 def load_dense(path: Path, dtype: str) -> PreTrainedModel:
     """A student or a packed checkpoint as an ordinary model, read without compressed-tensors."""
     chosen, quantization = getattr(torch, dtype), student_quantization(path)
+    written = quantization or packed_parts(path).layout.recipe.quantization
+    if not written.grouped:
+        raise InputError(
+            f"{path}: format {written.format} is more than weights, which an ordinary model does not have; "
+            "accepted: engine: transformers"
+        )
     if quantization is not None:
         return open_masters(path, quantization).model(chosen)
     return from_state(path, packed_state(path, chosen), chosen)

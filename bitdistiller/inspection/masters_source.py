@@ -15,7 +15,7 @@ from bitdistiller.export.masters import Masters
 from bitdistiller.formats import get_format
 from bitdistiller.inspection import statistics
 from bitdistiller.inspection.rows import LayerRow, code_columns, kept_columns, relative, weight_columns
-from bitdistiller.inspection.sources import Options, Reference, Source
+from bitdistiller.inspection.sources import Options, Reference, Source, require_groups
 
 
 class MastersSource(Source):
@@ -25,6 +25,7 @@ class MastersSource(Source):
         student, clip = student_quantization(path), options.clip
         recorded = student if clip is None else clip_quantization(clip)
         self.quantization = options.resolve(path if clip is None else clip_file(clip), recorded)
+        require_groups(path, self.quantization)
         self.masters = Masters(path, self.quantization, clip)
         self.clip = None if clip is None else ClipRanges(clip, self.quantization, self.masters.layers)
         self.has_ratios = clip is not None

@@ -11,7 +11,7 @@ from bitdistiller.export.masters import linear_layers
 from bitdistiller.export.packed import packed_layout
 from bitdistiller.inspection import statistics
 from bitdistiller.inspection.rows import LayerRow, code_columns, relative, weight_columns
-from bitdistiller.inspection.sources import Options, Reference, Source
+from bitdistiller.inspection.sources import Options, Reference, Source, require_groups
 from bitdistiller.layers import TensorFiles
 
 
@@ -23,6 +23,7 @@ class PackedSource(Source):
         config = read_config(path)
         self.layout = packed_layout(path, config)
         self.quantization = options.resolve(path, self.layout.recipe.quantization)
+        require_groups(path, self.quantization)
         self.files = TensorFiles(path, self.layout.stem)
         self.shapes, _ = linear_layers(path)
         self.layers = list(self.shapes)

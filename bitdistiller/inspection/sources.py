@@ -97,3 +97,9 @@ def open_source(path: Path, options: Options) -> Source:
     if quant_method(read_config(path)) is not None:
         return PackedSource(path, options)
     return MastersSource(path, options)
+
+
+def require_groups(path: Path, quantization: Quantization) -> None:
+    """Raises InputError for formats without groups, of which the columns say nothing."""
+    if not quantization.grouped:
+        raise InputError(f"{path}: format {quantization.format} has no groups; accepted: formats that have")

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from bitdistiller.config import (
-    Run,
-)
+from bitdistiller.config import SIGNS, Run
 from bitdistiller.environments import BASELINES, SERVE, Environment
 from bitdistiller.errors import InputError
 from bitdistiller.plan.recipes import Recipes
+
+SIGNS_OF_A_BYTE = 8
 
 
 class Plan(Recipes):
@@ -31,6 +31,7 @@ class Plan(Recipes):
             self._check_vocabulary(name, run)
         for run_name, evaluation in self.evaluations():
             self.evaluate_recipe(run_name, evaluation)
+            self._check_engine(run_name, evaluation)
         for mix in self.experiment.mixes:
             self.mix_recipe(mix)
         for clipped in self.clips.values():
@@ -89,10 +90,26 @@ class Plan(Recipes):
         path = self.experiment.models[model].path
         return json.loads((path / "config.json").read_text(encoding="utf-8")) if path else {}
 
+    def _check_engine(self, name: str, evaluation: str) -> None:
+        method = self.method(name)
+        engine = getattr(self.experiment.evaluations[evaluation], "engine", "transformers")
+        if engine == "vllm" and method.quantised and not method.grouped:
+            raise InputError(
+                f"evaluations.{evaluation}.engine: vllm does not serve runs.{name}: its layers (method "
+                f"{self.run(name).method}) are more than a weight; accepted: auto, transformers"
+            )
+
     def _check_group_size(self, name: str, run: Run) -> None:
-        if run.format is None:
-            return
         config = self._model_config(run.model)
+        if run.number_format == SIGNS:
+            for key in ("hidden_size", "intermediate_size"):
+                if config.get(key, SIGNS_OF_A_BYTE) % SIGNS_OF_A_BYTE:
+                    raise InputError(
+                        f"runs.{name}: {key} {config[key]} of model {run.model}; signs need a multiple of "
+                        f"{SIGNS_OF_A_BYTE}"
+                    )
+        if run.format is None or not self.method(name).grouped:
+            return
         for key in ("hidden_size", "intermediate_size"):
             width = config.get(key, run.group_size)
             if width % run.group_size and not run.pad:

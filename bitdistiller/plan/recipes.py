@@ -75,15 +75,11 @@ class Recipes(Paths):
         return TrainRecipe(quantization=self.run(run).quantization, training=self.training(run))
 
     def train_inputs(self, run: str) -> list[str]:
-        """Options of `train` for what not every run has: clip ranges, another teacher, a cache, a warm start."""
+        """Options of `train` for the directories that not every run has: another teacher, a cache, a warm start."""
         other = self.teacher(run) != self.run(run).model
         teacher = [f"--teacher {self.base(self.teacher(run)) / 'model'}"] if other else []
         start = [f"--warm-start {path}" for path in self.warm_start(run)]
-        return self.clip_option(run) + teacher + [f"--cache {path}" for path in self.cache_shards(run)] + start
-
-    def clip_option(self, run: str) -> list[str]:
-        """Option for the clip ranges of a run; none for a method without them."""
-        return [f"--clip {self.clip(run)}"] if self.method(run).clip else []
+        return teacher + [f"--cache {path}" for path in self.cache_shards(run)] + start
 
     def warm_start_recipe(self, run: str) -> WarmStartRecipe:
         """Recipe of `warm-start`."""

@@ -136,7 +136,9 @@ def test_options_of_an_unknown_stage(bitdistiller):
 def test_check(bitdistiller, experiment):
     code, output, _ = bitdistiller("check", "--config", experiment())
     assert code == 0
-    assert output.endswith("1 runs, 0 evaluations, all local files are there\n")
+    first, second = output.splitlines()
+    assert first.endswith("1 runs, 0 evaluations, all local files are there")
+    assert second.endswith("on disk for weights")
 
 
 SOURCE = {"dataset": "alpaca", "samples": 2}

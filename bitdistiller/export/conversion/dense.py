@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bitdistiller.export.conversion.unfit import require_grouped
 from bitdistiller.export.directory import companions, read_config
 from bitdistiller.export.files import ShardWriter
 from bitdistiller.export.load import declared_dtype
@@ -23,11 +24,12 @@ class DenseCopy:
     """The tensors of a packed checkpoint of any format, its values rounded once to the dtype that it declares."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """Raises InputError for a directory that holds no packed checkpoint."""
+        """Raises InputError for a directory without a packed checkpoint, Unfit as `require_grouped` does."""
         self.checkpoint = Path(checkpoint)
         self.config = read_config(self.checkpoint)
         self.dtype = declared_dtype(self.config)
         self.parts: PackedParts = packed_parts(self.checkpoint)
+        require_grouped(self.checkpoint, self.parts.layout.recipe.quantization)
 
     def __len__(self) -> int:
         return len(self.parts.others) + len(self.parts.layers)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bitdistiller.export.conversion.unfit import Unfit
+from bitdistiller.export.conversion.unfit import Unfit, require_grouped
 from bitdistiller.export.directory import read_config
 from bitdistiller.export.load import declared_dtype
 from bitdistiller.export.masters import Masters, linear_layers
@@ -23,7 +23,9 @@ class PackedMasters(Masters):
         """Raises InputError for a directory without a packed checkpoint, Unfit for other codes than integers."""
         self.directory, self._parts = Path(directory), packed_parts(Path(directory))
         layout = self._parts.layout
-        self.quantization, number_format = layout.recipe.quantization, layout.format
+        self.quantization = layout.recipe.quantization
+        require_grouped(self.directory, self.quantization)
+        number_format = layout.format
         if not number_format.packable or number_format.pad:
             padded = " with padded groups" if number_format.pad else ""
             raise Unfit(

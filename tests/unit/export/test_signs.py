@@ -8,20 +8,24 @@ from helpers.tiny import make_model, make_tokenizer
 from safetensors.torch import load_file, save_file
 
 from bitdistiller import load_model
-from bitdistiller.config import ExportRecipe, OneBitStart, Quantization
+from bitdistiller.config import ConvertRecipe, ExportRecipe, OneBitStart, Quantization
 from bitdistiller.distillation.onebit_start import start_onebit
 from bitdistiller.distillation.student import skeleton
 from bitdistiller.distillation.student_files import write_student
 from bitdistiller.errors import InputError
 from bitdistiller.export.chosen import open_masters
+from bitdistiller.export.conversion.stage import run as convert
+from bitdistiller.export.load import load_dense
 from bitdistiller.export.registry import get_layout
 from bitdistiller.export.stage import run
 from bitdistiller.export.verify import VerificationError, compare_tensors
 from bitdistiller.formats import pack_signs
+from bitdistiller.inspection.sources import Options, open_source
 from bitdistiller.layers import OneBitLinear, PackedOneBitLinear
 from bitdistiller.stages.files import read_json
 
 RECIPE = ExportRecipe(quantization={"format": "sign1"}, dtype="float32")
+PLACES = {"work": None, "time_budget": None}
 TOKENS = torch.arange(24).view(2, 12) % 100
 
 
@@ -137,3 +141,16 @@ def test_only_students_of_the_method_are_packed(exported, tmp_path, tiny_model):
     save_file(vectors, broken / "vectors.safetensors")
     with pytest.raises(InputError, match=r"up_proj.input_factor is missing; train again"):
         run(RECIPE, weights=broken, clip=None, output=tmp_path / "c", work=None, time_budget=None)
+
+
+def test_what_reads_weights_alone_refuses_signs(exported, tmp_path):
+    _, student, output = exported
+    checkpoint = output / "checkpoint"
+    for layout in ("dense", "gptq-v2", "gguf-q4_1"):
+        with pytest.raises(InputError, match="no other layout holds sign1, whose layers are more than a weight"):
+            convert(ConvertRecipe(layout=layout), checkpoint=checkpoint, output=tmp_path / layout, **PLACES)
+    for path in (student, checkpoint):
+        with pytest.raises(InputError, match=r"format sign1 is more than weights.*accepted: engine: transformers"):
+            load_dense(path, "float32")
+        with pytest.raises(InputError, match="format sign1 has no groups"):
+            open_source(path, Options({}, None, None))
