@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.chunked import Term, chunked_loss
 from bitdistiller.distillation.clock import Clock
 from bitdistiller.distillation.heads import Head
-from bitdistiller.distillation.hidden_states import StatesTerm
+from bitdistiller.distillation.hidden_states import StatesTerm, recorded
 from bitdistiller.distillation.inputs import Inputs
 from bitdistiller.distillation.onebit_start import start_onebit
 from bitdistiller.distillation.parameters import freeze_grids
@@ -69,14 +70,14 @@ class Student(nn.Module):
         """The loss (scalar) of the kept positions (rows, width) bool; `signal` and `terms` are those of the same."""
         of_states = [term for term in terms if isinstance(term, StatesTerm)]
         of_logits = [term for term in terms if isinstance(term, Term)]
-        asked = {"output_hidden_states": True} if of_states else {}
+        recording = recorded(self.model) if of_states else nullcontext([])
         with autocast(batch.input_ids.device, self.dtype):
-            found = self.model.base_model(**batch.model_inputs, **asked)
-            hidden = found.last_hidden_state[keep]
+            with recording as states:
+                hidden = self.model.base_model(**batch.model_inputs).last_hidden_state[keep]
             with self.clock("loss"):
                 loss = self.model.get_output_embeddings()(hidden, signal, batch.targets[keep], of_logits)
                 for term in of_states:
-                    loss = loss + term.value(found.hidden_states[:-1], keep)
+                    loss = loss + term.value(states, keep)
                 return loss
 
 

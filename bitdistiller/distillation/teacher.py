@@ -15,6 +15,7 @@ from bitdistiller.config import Training
 from bitdistiller.distillation.batches import Batch
 from bitdistiller.distillation.cache.reader import Cache
 from bitdistiller.distillation.heads import Head, read_head
+from bitdistiller.distillation.hidden_states import recorded
 from bitdistiller.distillation.signals import HiddenSignal, Signal, TopKSignal
 
 
@@ -59,10 +60,9 @@ class LiveTeacher:
 
     def signal_and_states(self, batch: Batch, keep: Tensor) -> tuple[Signal, tuple[Tensor, ...]]:
         """`signal`, and at the same positions the embedding and what every block but the last passes on."""
-        with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):
-            found = self.model.base_model(**batch.model_inputs, output_hidden_states=True)
-        states = tuple(state[keep] for state in found.hidden_states[:-1])
-        return HiddenSignal(found.last_hidden_state[keep], self.head), states
+        with recorded(self.model.base_model) as states:
+            last = last_hidden_states(self.model, batch)
+        return HiddenSignal(last[keep], self.head), tuple(state[keep] for state in states)
 
 
 class CachedHiddenTeacher:

@@ -20,7 +20,7 @@ VECTOR_STEM = "vectors"
 """Name, without `.safetensors`, of the file beside a student's latent weights that holds these tensors."""
 
 
-class OneBitLinear(nn.Module):
+class OneBitLinear(nn.Linear):
     """`layer_norm(((x * input_factor) sign(weight)^T) * weight_scale) + bias`.
 
     The layer norm is over the output features and has no parameters. Parameters: `weight` (out, in), the latent weight
@@ -42,7 +42,7 @@ class OneBitLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Weight and bias start as those of nn.Linear do, both vectors at 1; a start from a model replaces them."""
-        super().__init__()
+        nn.Module.__init__(self)  # nn.Linear's would make a weight that this one replaces
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features, **where))

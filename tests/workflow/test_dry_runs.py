@@ -16,7 +16,6 @@ from bitdistiller.plan import Plan, budget
 from bitdistiller.recipes import load_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS_DEMO = "experiments/demo-baselines.yaml"
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
@@ -215,11 +214,18 @@ def test_work_without_its_environment_ends_before_the_first_job(
     assert not list((tmp_path / "results").glob("[!.]*"))
 
 
-def test_the_demo_beside_baselines_is_the_demo() -> None:
-    demo, beside = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", EXPERIMENTS_DEMO))
-    for section in ("models", "calibrations", "mixes", "trainings", "evaluations"):
+@pytest.mark.parametrize("name", ["demo-baselines", "demo-methods", "demo-modern"])
+def test_the_demo_beside_others_is_the_demo(name: str) -> None:
+    """What both have is the same, so that results are shared."""
+    places = ("config.yaml", f"experiments/{name}.yaml")
+    demo, beside = (load_experiment(ROOT / place).model_dump() for place in places)
+    for section in ("models", "calibrations", "mixes", "evaluations"):
         assert beside[section] == demo[section]
-    assert beside["runs"] | demo["runs"] == beside["runs"]
+    for section in ("trainings", "runs"):
+        common = demo[section].keys() & beside[section].keys()
+        assert {"int2"} <= common
+        assert all(beside[section][key] == demo[section][key] for key in common)
+    assert name == "demo-modern" or demo["runs"].keys() <= beside["runs"].keys()
 
 
 def test_layouts_of_a_run_are_jobs_of_their_own(tmp_path: Path) -> None:
