@@ -190,7 +190,7 @@ def served_demo() -> dict[str, Any]:
     ("experiment", "message"),
     [
         (
-            yaml.safe_load((ROOT / EXPERIMENTS_DEMO).read_text()),
+            yaml.safe_load((ROOT / "experiments/demo-baselines.yaml").read_text()),
             "the baselines' environment; run `make baselines` once",
         ),
         (served_demo(), "generation.engine: vllm needs the serving environment; run `make env-serve` once"),

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from helpers.mixes import make_recipe, tokenize_mix
 from helpers.train_server import Disk, TrainServer, mounting
+from helpers.trainings import saved
+
+from bitdistiller.distillation import checkpoints
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +63,29 @@ def short(server, inputs, tmp_path_factory):
     answer = server(recipe, inputs, output)
     assert answer["code"] == 0, (answer, server.log.read_text())
     return recipe, output
+
+
+class Cut(BaseException):
+    """Ends the process's work at once, as a kill does, but for the test's own process."""
+
+
+@pytest.fixture
+def cut(train, monkeypatch):
+    """`cut(output, step, **changes)`: train until the checkpoint of `step` is sealed, and no further."""
+
+    def call(output, step, **changes):
+        real = checkpoints.prune
+
+        def prune(root, keep):
+            real(root, keep)
+            if (root / f"checkpoint-{step}").exists():
+                raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "prune", prune)
+            with pytest.raises(Cut):
+                train(output, **changes)
+        assert saved(output)[-1] == step
+        assert not output.exists()
+
+    return call

@@ -3,13 +3,12 @@
 import pytest
 import torch
 from helpers.mixes import make_recipe
-from helpers.trainings import assert_same, saved
+from helpers.trainings import assert_same
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from bitdistiller import load_model
 from bitdistiller.config import ExportRecipe
-from bitdistiller.distillation import checkpoints
 from bitdistiller.errors import InputError
 from bitdistiller.export.stage import run as export
 from bitdistiller.layers import MixedLinear
@@ -34,22 +33,9 @@ def test_what_a_run_leaves(finished, tiny_model):
     assert all(not torch.equal(before[name], after[name]) for name in before)  # embeddings, norms and head too
 
 
-def test_a_killed_run_goes_on(train, finished, tmp_path, monkeypatch):
-    real, output = checkpoints.prune, tmp_path / "train"
-
-    class Cut(BaseException):
-        pass
-
-    def prune(root, keep):
-        real(root, keep)
-        if (root / "checkpoint-8").exists():
-            raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "prune", prune)
-        with pytest.raises(Cut):
-            train(output, recipe=recipe())
-    assert saved(output)[-1] == 8
+def test_a_killed_run_goes_on(cut, train, finished, tmp_path):
+    output = tmp_path / "train"
+    cut(output, 8, recipe=recipe())
     train(output, recipe=recipe())
     assert_same(output, finished)
 

@@ -35,32 +35,6 @@ def same_weights(output, step):
     return all(torch.equal(tensor, checkpoint[name]) for name, tensor in found.items())
 
 
-class Cut(BaseException):
-    """Ends the process's work at once, as a kill does, but for the test's own process."""
-
-
-@pytest.fixture
-def cut(train, monkeypatch):
-    """`cut(output, step, **changes)`: train until the checkpoint of `step` is sealed, and no further."""
-
-    def call(output, step, **changes):
-        real = checkpoints.prune
-
-        def prune(root, keep):
-            real(root, keep)
-            if (root / f"checkpoint-{step}").exists():
-                raise Cut
-
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoints, "prune", prune)
-            with pytest.raises(Cut):
-                train(output, **changes)
-        assert saved(output)[-1] == step
-        assert not output.exists()
-
-    return call
-
-
 def test_what_a_run_leaves(undisturbed, tiny_model):
     verify(undisturbed)
     names = {path.name for path in (undisturbed / "student").iterdir()}
