@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bitdistiller.config import INTEGERS, Experiment
+from bitdistiller.config import INTEGERS, METHODS, Experiment, mixed_bits
 from bitdistiller.plan import Plan
 from bitdistiller.reporting import quantities
 from bitdistiller.reporting.collect import Collected
 from bitdistiller.reporting.notes import items_of
-from bitdistiller.reporting.runs import RunIdentity, identify
+from bitdistiller.reporting.runs import RunIdentity, identify, unquantised
 from bitdistiller.reporting.sources import DigestFile, Sources
 
 UNKNOWN_LICENCE = "unknown"
@@ -60,6 +60,9 @@ def render(identity: RunIdentity, experiment: Experiment, collected: Collected, 
         front=_yaml(_front(identity, model.hub, licence or UNKNOWN_LICENCE)),
         licence=licence,
         served=run.format in INTEGERS and not run.pad,
+        grouped=METHODS[run.method].grouped,
+        bits=mixed_bits(str(run.number_format)),
+        zero_signs=(collected.exports[identity.run].verified or {}).get("zero_signs"),
         export=collected.exports[identity.run],
         scores=list(_scores(identity, collected)),
         sources=_data(run.mix, plan, sources),
@@ -108,7 +111,7 @@ def _front_matter(directory: Path) -> dict[str, Any]:
 def _scores(identity: RunIdentity, collected: Collected) -> Iterator[Score]:
     frame = collected.frame
     own = frame[(frame["run"] == identity.run) & frame["value"].notna()]
-    full = frame[(frame["model"] == identity.model) & frame["group_size"].isna() & frame["value"].notna()]
+    full = frame[(frame["model"] == identity.model) & unquantised(frame) & frame["value"].notna()]
     beside = {(row.evaluation, row.metric): _printed(row) for row in full.itertuples()}
     for row in own.itertuples():
         n = f"{row.n}{items_of(row.n, row.total)} {row.unit}".strip()

@@ -29,6 +29,12 @@ class GammaFile(BaseModel):
     """The content of `gamma.json`."""
 
     gamma: float
+    definition: str = ""
+
+    @property
+    def used(self) -> float | None:
+        """The value, where the loss has a gamma."""
+        return None if self.definition.startswith("not used") else self.gamma
 
 
 def read_history(identities: list[RunIdentity], plan: Plan, sources: Sources) -> pd.DataFrame:
@@ -43,7 +49,7 @@ def _events(identity: RunIdentity, plan: Plan, sources: Sources) -> list[dict[st
     lines = sources.read_lines(plan.train(identity.run) / "history.jsonl")
     gamma = sources.read(plan.train(identity.run) / "gamma.json", GammaFile) if lines else None
     fixed = {name: getattr(identity, name) for name in ("model", "model_title", "run", "format")}
-    fixed |= {"method": identity.method_title, "gamma": gamma.gamma if gamma else None}
+    fixed |= {"method": identity.method_title, "gamma": gamma.used if gamma else None}
     events = [
         {**fixed, "step": line["step"]} | {name: _number(line, name) for name in ("loss", "evaluation_loss")}
         for line in lines

@@ -13,7 +13,17 @@ from matplotlib.patheffects import withStroke
 
 INK, MUTED, GRID, SURFACE = "#1f2328", "#646d77", "#e3e6ea", "#ffffff"
 # Okabe and Ito's colours, the darker ones first; each is told apart by its marker too.
-SERIES = (("#d55e00", "s"), ("#cc79a7", "^"), ("#0072b2", "o"), ("#009e73", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
+SERIES = (
+    ("#d55e00", "s"),
+    ("#cc79a7", "^"),
+    ("#0072b2", "o"),
+    ("#009e73", "D"),
+    ("#e69f00", "v"),
+    ("#56b4e9", "P"),
+    ("#7f3c8d", "X"),
+    ("#8c6d31", "<"),
+    ("#5b5b5b", ">"),
+)
 
 WIDTH = 8.4
 """Inches; all figures share it, and so their letters are equally large side by side."""

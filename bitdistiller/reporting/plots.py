@@ -16,6 +16,7 @@ from bitdistiller.config import METHODS
 from bitdistiller.reporting.label_layout import boxes_along, place_labels
 from bitdistiller.reporting.plot_style import HALO, INK, MUTED, SERIES, STYLE, message_figure, new_figure, subtitle
 from bitdistiller.reporting.quantities import perplexity
+from bitdistiller.reporting.runs import unquantised
 
 LOG_FROM = 8.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
@@ -38,7 +39,7 @@ def _value_vs_bits(frame: pd.DataFrame, nothing: str) -> Figure:
     finite = np.isfinite(frame["value"].to_numpy(float, na_value=np.nan))
     chosen = frame[frame["main"] & frame["bits_per_weight"].notna() & finite]
     panels = [(key, group) for key, group in chosen.groupby(["model", "evaluation"], sort=False)]
-    panels = [(key, group) for key, group in panels if group["group_size"].notna().any()]
+    panels = [(key, group) for key, group in panels if not unquantised(group).all()]
     with matplotlib.rc_context(STYLE):
         if not panels:
             return message_figure(nothing)
@@ -59,7 +60,7 @@ def _value_vs_bits(frame: pd.DataFrame, nothing: str) -> Figure:
 def _draw_values(panel: Axes, group: pd.DataFrame) -> None:
     share = group.iloc[0]["quantity"] == "fraction"
     log = not share and group["value"].max() / group["value"].min() >= LOG_FROM
-    quantised = group[group["group_size"].notna()]
+    quantised = group[~unquantised(group)]
     for (method, _), points in quantised.groupby(["method", quantised["format"].str.rstrip("0123456789")], sort=False):
         color, marker = _look(method)
         points = points.sort_values("bits_per_weight")
@@ -68,7 +69,7 @@ def _draw_values(panel: Axes, group: pd.DataFrame) -> None:
         kept = np.minimum(error, y if share else y * 0.95)
         panel.errorbar(x, y, yerr=(kept, error), fmt="none", ecolor=color, elinewidth=0.8)
         panel.plot(x, y, marker=marker, color=color, markersize=6, linewidth=0.8, markeredgewidth=0)
-    for value in group[group["group_size"].isna()]["value"]:
+    for value in group[unquantised(group)]["value"]:
         panel.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     _scale(panel, log)
     low, high = quantised["bits_per_weight"].min(), quantised["bits_per_weight"].max()
@@ -90,7 +91,7 @@ def _printed(row: Any) -> str:
 
 
 def _label_values(panel: Axes, group: pd.DataFrame) -> None:
-    reference = group[group["group_size"].isna()]
+    reference = group[unquantised(group)]
     obstacles = [box for line in panel.lines for box in boxes_along(panel, line)]
     for row in reference.itertuples():
         note = panel.annotate(
@@ -105,7 +106,7 @@ def _label_values(panel: Axes, group: pd.DataFrame) -> None:
             fontsize=8.5,
         )
         obstacles.append(note.get_window_extent())
-    points = group[group["group_size"].notna()].sort_values(["value", "run"])
+    points = group[~unquantised(group)].sort_values(["value", "run"])
     labels = [
         (row.bits_per_weight, row.value, f"{row.method} {row.format}  {_printed(row)}") for row in points.itertuples()
     ]

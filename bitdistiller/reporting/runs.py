@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import pandas as pd
+
 from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation, mixed_bits
 
 FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
@@ -59,6 +61,11 @@ def identify(experiment: Experiment, name: str) -> RunIdentity:
         group_size=run.group_size if method.grouped else None,
         trained=method.train,
     )
+
+
+def unquantised(frame: pd.DataFrame) -> pd.Series:
+    """Which rows of the tidy table are of full-precision models."""
+    return frame["format"].isin([label for label, _ in FULL_PRECISION.values()])
 
 
 def format_bits(name: str) -> int:
