@@ -30,7 +30,8 @@ def start_panel():
     """What is about to run, and by which executor."""
     from bitdistiller.plan import budget
 
-    runs, left = len(experiment.runs), len(list(workflow.dag.needrun_jobs()))
+    runs = len(experiment.runs)
+    left = sum(job.rule.name != "all" for job in workflow.dag.needrun_jobs())
     return (
         f"bitdistiller: experiment {experiment.experiment}, {runs} runs -> {plan.tables}; {budget(plan).describe()}; "
         f"{left} jobs are left; executor {workflow.executor_plugin.name}"
