@@ -48,7 +48,7 @@ from bitdistiller.config.evaluation import (
 )
 from bitdistiller.config.experiment import RESERVED_RUN_NAMES, Experiment, Resources, StageResources
 from bitdistiller.config.export import ConvertRecipe, ExportRecipe
-from bitdistiller.config.mixed import MixedBits, mixed_bits
+from bitdistiller.config.mixed import MixedBits, format_bits, mixed_bits
 from bitdistiller.config.models import DemoTeacherRecipe, Model
 from bitdistiller.config.runs import METHODS, BaselineRecipe, Method, Run, check_method
 from bitdistiller.config.training import (
@@ -124,6 +124,7 @@ __all__ = [
     "Writing",
     "check_method",
     "check_trained_scales",
+    "format_bits",
     "format_names",
     "loss_names",
     "mixed_bits",

@@ -35,3 +35,14 @@ def mixed_bits(number_format: str) -> MixedBits | None:
             more = "" if what == "weights" else f", or {OFF} for none"
             raise ValueError(f"{number_format}: {found} bits of {what}; accepted: {text}{more}")
     return bits
+
+
+def format_bits(name: str) -> int:
+    """Bits per code of a number format, which every format's name ends with (int2, nf3); of 4-8-4 those of weights."""
+    mixed = mixed_bits(name)
+    if mixed is not None:
+        return mixed.weights
+    match = re.search(r"\d+$", name)
+    if match is None:
+        raise ValueError(f"format {name!r} does not end with its bits")
+    return int(match.group())

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from bitdistiller.config import Mix, PromptSource
+from bitdistiller.data.prompt import Prompt, prompt_seed
 from bitdistiller.data.rows import Row, rows_of
 from bitdistiller.data.templates import DATASETS
+from bitdistiller.data.vocabulary import NAME, vocabulary_prompts
 from bitdistiller.errors import InputError
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """
-    One prompt to complete; `seed` depends on the mix's seed, the dataset and the text alone.
-
-    ids: its tokens, where it is no text to encode. greedy: tokens of the completion that are decoded greedily before
-    sampling begins.
-    """
-
-    id: str
-    dataset: str
-    text: str
-    seed: int
-    ids: tuple[int, ...] = ()
-    greedy: int = 0
-
-
-def prompt_seed(mix_seed: int, dataset: str, text: str) -> int:
-    """A 63-bit sampling seed that does not depend on shard, batch or order."""
-    digest = hashlib.sha256(f"{mix_seed}\x1f{dataset}\x1f{text}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def source_prompts(source: PromptSource, index: int, mix_seed: int, tokenizer: Any) -> list[Prompt]:
@@ -87,8 +64,6 @@ def mix_prompts(mix: Mix, tokenizer: Any) -> list[Prompt]:
 
 
 def _prompts_of(source: PromptSource, index: int, mix_seed: int, tokenizer: Any) -> list[Prompt]:
-    from bitdistiller.data.vocabulary import NAME, vocabulary_prompts
-
     make = vocabulary_prompts if source.dataset == NAME else source_prompts
     return make(source, index, mix_seed, tokenizer)
 

@@ -69,6 +69,11 @@ def encode_records(tokenizer: Any, records: Iterable[dict[str, Any]], max_length
     return [encode_record(tokenizer, record, max_length) for record in records]
 
 
+def vocabulary_size(tokenizer: Any) -> int:
+    """Token ids that there are, from 0; some of them may stand for nothing."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def vocabulary_digest(tokenizer: Any) -> str:
     """SHA-256 of the token-to-id table: two models can be teacher and student only if theirs are equal."""
     table = "\n".join(f"{index}\t{token}" for token, index in sorted(tokenizer.get_vocab().items()))

@@ -9,7 +9,7 @@ from typing import Any
 from bitdistiller.config import TokenizeRecipe
 from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.stage import MIX
-from bitdistiller.data.tokenising import cut_blocks, encode_record, vocabulary_digest
+from bitdistiller.data.tokenising import cut_blocks, encode_record, vocabulary_digest, vocabulary_size
 from bitdistiller.data.tokens import TOKENS, write_tokens
 from bitdistiller.errors import InputError
 from bitdistiller.stages import DIGEST, open_stage, verify
@@ -37,8 +37,7 @@ def run(
         sequences = cut_blocks(encoded, recipe.max_length) if recipe.blocks else encoded
         counts: dict[str, Any] = write_tokens(stage.output_file(TOKENS), sequences)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        size = max(tokenizer.get_vocab().values()) + 1
-        counts |= {"pad": pad, "vocabulary": vocabulary, "vocabulary_size": size}
+        counts |= {"pad": pad, "vocabulary": vocabulary, "vocabulary_size": vocabulary_size(tokenizer)}
         stage.finish(counts=counts | {"max_length": recipe.max_length})
 
 

@@ -6,15 +6,11 @@ import random
 from typing import Any
 
 from bitdistiller.config import PromptSource
-from bitdistiller.data.prompts import Prompt, prompt_seed
+from bitdistiller.data.prompt import Prompt, prompt_seed
+from bitdistiller.data.tokenising import vocabulary_size
 from bitdistiller.errors import InputError
 
 NAME = "vocabulary"
-
-
-def vocabulary_size(tokenizer: Any) -> int:
-    """Token ids that there are, from 0; some of them may stand for nothing."""
-    return max(tokenizer.get_vocab().values()) + 1
 
 
 def whole_count(source: PromptSource, size: int) -> int:

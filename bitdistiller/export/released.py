@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ARCHITECTURE = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 """What stands in the place of the released classes, which no library has."""
-SIGNS = "weight"
+PACKED = "weight"
 """The tensor of a layer that has its signs, int8 (out, in / 8)."""
 
 
@@ -77,16 +77,16 @@ class ReleasedMasters(SignMasters):
 
     def _check(self, released: Path, layer: str, shape: tuple[int, int]) -> None:
         rows, columns = shape
-        wanted = {SIGNS: (rows, columns // 8), "weight_scale": (rows,), "input_factor": (columns,)}
+        wanted = {PACKED: (rows, columns // 8), "weight_scale": (rows,), "input_factor": (columns,)}
         for kind, expected in wanted.items():
             tensor = self._tensors.get(f"{layer}.{kind}")
-            if tensor is None or tuple(tensor.shape) != expected or (tensor.dtype == torch.int8) != (kind == SIGNS):
+            if tensor is None or tuple(tensor.shape) != expected or (tensor.dtype == torch.int8) != (kind == PACKED):
                 found = "is missing" if tensor is None else f"is {tensor.dtype} {tuple(tensor.shape)}"
                 raise InputError(f"{released}: {layer}.{kind} {found}; accepted: a packed OneBit checkpoint {expected}")
 
     @property
     def others(self) -> list[str]:
-        packed = {f"{layer}.{kind}" for layer in self.layers for kind in (SIGNS, *VECTORS)}
+        packed = {f"{layer}.{kind}" for layer in self.layers for kind in (PACKED, *VECTORS)}
         return sorted(name for name in self._tensors if name not in packed)
 
     def other(self, name: str, dtype: torch.dtype) -> Tensor:
@@ -94,7 +94,7 @@ class ReleasedMasters(SignMasters):
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     def quantized(self, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-        signs = self._tensors[f"{layer}.{SIGNS}"].contiguous().view(torch.uint8)
+        signs = self._tensors[f"{layer}.{PACKED}"].contiguous().view(torch.uint8)
         scale, factor = (self._tensors[f"{layer}.{kind}"].float() for kind in VECTORS)
         return unpack_codes(signs, 1, len(factor)), scale, factor
 

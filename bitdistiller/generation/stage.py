@@ -8,8 +8,7 @@ from pathlib import Path
 from bitdistiller.config import Mix
 from bitdistiller.data.fetch import check_layout
 from bitdistiller.data.prompts import mix_prompts, shard_prompts
-from bitdistiller.data.tokenising import vocabulary_digest
-from bitdistiller.data.vocabulary import vocabulary_size
+from bitdistiller.data.tokenising import vocabulary_digest, vocabulary_size
 from bitdistiller.errors import InputError
 from bitdistiller.generation.engine import Sampling, Wanted
 from bitdistiller.generation.engines import open_engine, settle

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitdistiller.config import DemoTeacherRecipe, Model, mixed_bits
+from bitdistiller.config import DemoTeacherRecipe, Model, format_bits
 from bitdistiller.plan.recipes import Recipes
 
 STAGES = {
@@ -115,9 +115,7 @@ def _disk(plan: Recipes, sizes: dict[str, float]) -> float:
             kept = training.keep_checkpoints * (MASTER + MOMENTS[training.optimizer]) + MASTER
             total += (kept + MASTER) * sizes[run.model]  # the student is a copy of the best
         if run.number_format is not None:
-            mixed = mixed_bits(run.number_format)
-            bits = mixed.weights if mixed else int(run.number_format[-1])
-            total += (bits + OF_A_SCALE) / 8 * sizes[run.model]
+            total += (format_bits(run.number_format) + OF_A_SCALE) / 8 * sizes[run.model]
     return total
 
 

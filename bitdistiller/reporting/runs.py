@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import pandas as pd
 
-from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation, mixed_bits
+from bitdistiller.config import METHODS, Average, Evaluation, Experiment, MultipleChoiceEvaluation, format_bits
 
 FULL_PRECISION = {"bfloat16": ("BF16", 16), "float32": ("FP32", 32)}
 MAIN_METRIC = {"perplexity": "perplexity", "agreement": "kl", "math": "exact_match", "code": "pass@1"}
@@ -66,17 +65,6 @@ def identify(experiment: Experiment, name: str) -> RunIdentity:
 def unquantised(frame: pd.DataFrame) -> pd.Series:
     """Which rows of the tidy table are of full-precision models."""
     return frame["format"].isin([label for label, _ in FULL_PRECISION.values()])
-
-
-def format_bits(name: str) -> int:
-    """Bits per code of a number format, which every format's name ends with (int2, nf3); of 4-8-4 those of weights."""
-    mixed = mixed_bits(name)
-    if mixed is not None:
-        return mixed.weights
-    match = re.search(r"\d+$", name)
-    if match is None:
-        raise ValueError(f"format {name!r} does not end with its bits")
-    return int(match.group())
 
 
 def in_table_order(experiment: Experiment) -> list[RunIdentity]:

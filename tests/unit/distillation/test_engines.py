@@ -40,7 +40,7 @@ def command(tiny_model, tokens):
 
     def make(output, model=tiny_model, **training):
         recipe = as_text(make_recipe(**{**usual, **training}))
-        return ["train", "--model", model, "--tokens", tokens, "--output", output, "--recipe", recipe]
+        return ["train", "--model", model, "--tokens", tokens, "--output", output, "--recipe", recipe, "--clip", "none"]
 
     return make
 

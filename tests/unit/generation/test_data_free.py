@@ -9,8 +9,7 @@ from bitdistiller.config import Mix
 from bitdistiller.data.mixing import mix_records
 from bitdistiller.data.prompts import mix_prompts, shard_prompts
 from bitdistiller.data.stage import run as run_mix
-from bitdistiller.data.tokenising import cut_blocks, encode_record
-from bitdistiller.data.vocabulary import vocabulary_size
+from bitdistiller.data.tokenising import cut_blocks, encode_record, vocabulary_size
 from bitdistiller.errors import InputError
 from bitdistiller.generation import shards as shards_module
 from bitdistiller.generation.engine import Sampling
