@@ -26,6 +26,15 @@ def sandbox(request):
     return request.param
 
 
+@pytest.fixture
+def own_script(tmp_path, monkeypatch):
+    """A copy of the sandbox's script that nothing but this test runs: other tests run theirs at the same time."""
+    script = tmp_path / "child"
+    shutil.copytree(host.CHILD, script)
+    monkeypatch.setattr(host, "CHILD", script)
+    return script
+
+
 def test_a_good_program_passes(sandbox):
     program = "import re, math, collections, heapq\ndef f(x):\n    return x + 1\n"
     assert sandbox.run(program, "assert f(1) == 2") == Outcome("passed")
@@ -59,11 +68,10 @@ def test_ten_gigabytes(sandbox):
     assert sandbox.run("x = []\nwhile True: x.append(bytearray(2**20))").status == "memory"
 
 
-def test_fork_bomb(sandbox):
-    before = processes()
+def test_fork_bomb(sandbox, own_script):
     bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
     assert not sandbox.run(bomb, timeout=1.0).passed
-    wait_until(lambda: processes() <= before)
+    wait_until(lambda: processes(own_script) == 0)
 
 
 def test_thread_bomb(sandbox):
@@ -71,22 +79,23 @@ def test_thread_bomb(sandbox):
     assert not sandbox.run(bomb, timeout=2.0).passed
 
 
-def test_a_process_that_outlives_its_parent_does_not(sandbox, tmp_path):
-    program = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(30)\n"
-    before = processes()
+def test_a_process_that_outlives_its_parent_does_not(sandbox, own_script):
+    program = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n"
     sandbox.run(program, timeout=1.0)
-    assert processes() <= before
+    wait_until(lambda: processes(own_script) == 0)
 
 
-def test_nothing_outlives_an_evaluation_that_is_killed(sandbox):
-    options = f"{sandbox.mechanism!r}, filter_calls={sandbox.filter_calls}"
-    program = f"from bitdistiller.evaluation.sandbox import Sandbox; Sandbox({options}).run('while True: pass')"
-    before = processes()
+def test_nothing_outlives_an_evaluation_that_is_killed(sandbox, own_script):
+    program = (
+        "from bitdistiller.evaluation.sandbox import Sandbox, host\n"
+        f"host.CHILD = {str(own_script)!r}\n"
+        f"Sandbox({sandbox.mechanism!r}, filter_calls={sandbox.filter_calls}).run('while True: pass', timeout=60.0)"
+    )
     with subprocess.Popen([sys.executable, "-c", program]) as evaluation:
-        wait_until(lambda: processes() > before)
+        wait_until(lambda: processes(own_script) > 0)
         time.sleep(0.3)
         evaluation.kill()
-    wait_until(lambda: processes() <= before)
+    wait_until(lambda: processes(own_script) == 0)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +304,9 @@ def wait_until(condition, seconds=20.0):
         time.sleep(0.05)
 
 
-def processes() -> int:
-    """Number of processes on this machine that run the sandbox's script."""
-    marker = str(host.CHILD).encode()
+def processes(script: Path) -> int:
+    """Number of processes on this machine that run `script`."""
+    marker = str(script).encode()
     count = 0
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
