@@ -12,23 +12,31 @@ import pandas as pd
 from bitdistiller.config import Experiment
 from bitdistiller.reporting import quantities
 from bitdistiller.reporting.collect import Collected
+from bitdistiller.reporting.history import training_tokens
 from bitdistiller.reporting.notes import Footnotes, general_notes, items_note, protocol_difference
 from bitdistiller.reporting.published import PublishedNumber
 from bitdistiller.reporting.runs import LOWER_IS_BETTER, RunIdentity, column, in_table_order, label
 from bitdistiller.reporting.tables import Cell, Column, Row, Section, Table
 from bitdistiller.reporting.tidy import published_number
 
+TIME = "Train time: wall time of a run's own training or calibration, h:mm:ss; the data that runs share is not in it."
 THEIRS = "Rows without a number of ours are the paper's, of methods that have no run here."
 
 
-def build_table(experiment: Experiment, collected: Collected) -> Table:
-    """The table of an experiment; works with no finished run."""
-    return _Builder(experiment, collected).table()
+def build_table(experiment: Experiment, collected: Collected, hours: dict[str, float] | None = None) -> Table:
+    """
+    The table of an experiment; works with no finished run.
+
+    hours: wall hours of the training of runs, as of `cost.training_hours`. They differ from one training to the next,
+    so tables that must be equal for equal results are built without them.
+    """
+    return _Builder(experiment, collected, hours or {}).table()
 
 
 class _Builder:
-    def __init__(self, experiment: Experiment, collected: Collected) -> None:
-        self.experiment, self.collected = experiment, collected
+    def __init__(self, experiment: Experiment, collected: Collected, hours: dict[str, float]) -> None:
+        self.experiment, self.collected, self.hours = experiment, collected, hours
+        self.tokens = training_tokens(collected.history)
         self.runs = in_table_order(experiment)
         asked = {name for identity in self.runs for name in experiment.columns_of(identity.run)}
         self.names = [name for name in (*experiment.evaluations, *experiment.averages) if name in asked]
@@ -54,8 +62,19 @@ class _Builder:
             columns=tuple(columns),
             sections=_sections(blocks),
             footnotes=tuple(self.footnotes.listed),
-            notes=(*general_notes(self.collected, columns, list(rows.values())), *([THEIRS] if any(others) else [])),
+            notes=(
+                *general_notes(self.collected, columns, list(rows.values())),
+                *([TIME] if self.hours else []),
+                *([THEIRS] if any(others) else []),
+            ),
+            training=tuple(heading for heading, _ in self._training_columns()),
         )
+
+    def _training_columns(self) -> list[tuple[str, dict[str, str]]]:
+        """Headings, and texts by run."""
+        columns = [("Train tokens", {run: quantities.count(tokens) for run, tokens in self.tokens.items()})]
+        columns += [("Train time", {run: quantities.clock(hours) for run, hours in self.hours.items()})]
+        return [(heading, texts) for heading, texts in columns if texts]
 
     def _column(self, name: str) -> Column:
         of_column = self.main[self.main.index.get_level_values("evaluation") == name]
@@ -98,7 +117,8 @@ class _Builder:
             if there and not any(id(number) in ours for number in there):
                 cells = tuple(Cell("absent", published=number) for number in numbers)
                 identity = replace(first, run="", method="", method_title=place.method, group_size=None)
-                rows.append(Row(identity, place.method, place.format or "—", "—", cells))
+                blank = ("",) * len(self._training_columns())
+                rows.append(Row(identity, place.method, place.format or "—", "—", cells, blank))
         return rows
 
     def _usual_n(self, name: str) -> int | None:
@@ -116,6 +136,7 @@ class _Builder:
             format=identity.format if one_size else f"{identity.format} g{identity.group_size}",
             bits_per_weight=f"{export.bits_per_weight:.2f}" if export and export.bits_per_weight is not None else "—",
             cells=tuple(cells),
+            training=tuple(texts.get(identity.run, "") for _, texts in self._training_columns()),
         )
 
 

@@ -14,7 +14,7 @@ from bitdistiller.plan import Plan
 from bitdistiller.reporting import tidy
 from bitdistiller.reporting.clip_reports import read_clips
 from bitdistiller.reporting.coverage import Coverage
-from bitdistiller.reporting.history import read_history
+from bitdistiller.reporting.history import read_history, training_tokens
 from bitdistiller.reporting.published import Published
 from bitdistiller.reporting.runs import RunIdentity, in_table_order
 from bitdistiller.reporting.sources import ExportFile, MetricsFile, Sources
@@ -61,9 +61,10 @@ def collect(experiment: Experiment, results: Path) -> Collected:
         if (content := _metrics(plan, identity.run, name, sources)) is not None
     }
     clips, finished_clips = read_clips(plan, sources)
+    history = read_history(identities, plan, sources)
     return Collected(
-        frame=tidy.frame(experiment, identities, metrics, exports, published),
-        history=read_history(identities, plan, sources),
+        frame=tidy.frame(experiment, identities, metrics, exports, published, training_tokens(history)),
+        history=history,
         clips=clips,
         coverage=replace(_coverage(experiment, identities, set(metrics), set(exports)), clips=finished_clips),
         exports=exports,

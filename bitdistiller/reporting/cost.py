@@ -48,6 +48,7 @@ TOKENS = {
     "train": ("details", "tokens"),
 }
 """Where a stage records the tokens it worked on, or wrote."""
+TRAINING = ("baseline", "warm-start", "train")
 HEADINGS = ("Stage", "Finished", "Hours", "GPU-hours", "Tokens", "Host peak", "GPU peak", "Disk", "Attempts")
 NOTE = (
     "Hours: wall time of all attempts, summed over the jobs of a stage; peaks: the largest of one process; "
@@ -108,6 +109,20 @@ def cost_frame(plan: Plan) -> pd.DataFrame:
     """One row per output that the experiment of `plan` has, finished or not, columns as in `COLUMNS`."""
     rows = [_row(output) for output in outputs(plan)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def training_hours(frame: pd.DataFrame) -> dict[str, float]:
+    """
+    Wall hours of the jobs that train or calibrate the weights of every run: baseline, warm-start, train.
+
+    Stages that runs share (data, clip searches) are in no run's hours. Runs that have such jobs unfinished, or with
+    attempts whose end is unknown, are left out.
+    """
+    jobs = frame[frame["stage"].isin(TRAINING) & (frame["run"] != "")]
+    known = jobs["finished"] & (jobs["unknown_attempts"].fillna(0) == 0)
+    whole = known.groupby(jobs["run"], sort=False).all()
+    hours = jobs.groupby("run", sort=False)["hours"].sum()
+    return {str(run): float(hours[run]) for run in whole.index[whole]}
 
 
 def _row(output: Output) -> dict[str, Any]:

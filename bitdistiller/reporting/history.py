@@ -22,7 +22,9 @@ COLUMNS = {
     "step": "Int64",
     "loss": "Float64",
     "evaluation_loss": "Float64",
+    "tokens": "Int64",
 }
+"""Columns and types: one row per event; `tokens` are those of a training step, over all processes."""
 
 
 class GammaFile(BaseModel):
@@ -45,13 +47,19 @@ def read_history(identities: list[RunIdentity], plan: Plan, sources: Sources) ->
     return frame[~repeated].reset_index(drop=True)
 
 
+def training_tokens(history: pd.DataFrame) -> dict[str, int]:
+    """Tokens that every run was trained on, steps that were repeated counted once; no entry where none are recorded."""
+    counted = history.dropna(subset=["tokens"])
+    return {str(run): int(tokens) for run, tokens in counted.groupby("run", sort=False)["tokens"].sum().items()}
+
+
 def _events(identity: RunIdentity, plan: Plan, sources: Sources) -> list[dict[str, Any]]:
     lines = sources.read_lines(plan.train(identity.run) / "history.jsonl")
     gamma = sources.read(plan.train(identity.run) / "gamma.json", GammaFile) if lines else None
     fixed = {name: getattr(identity, name) for name in ("model", "model_title", "run", "format")}
     fixed |= {"method": identity.method_title, "gamma": gamma.used if gamma else None}
     events = [
-        {**fixed, "step": line["step"]} | {name: _number(line, name) for name in ("loss", "evaluation_loss")}
+        {**fixed, "step": line["step"]} | {name: _number(line, name) for name in ("loss", "evaluation_loss", "tokens")}
         for line in lines
         if isinstance(line.get("step"), int)
     ]

@@ -16,7 +16,7 @@ FIXED_COLUMNS = "rllr"
 
 def render(table: Table) -> str:
     """The whole environment, with a final newline."""
-    columns = "".join("rrr" if column.has_published else "r" for column in table.columns)
+    columns = "".join("rrr" if column.has_published else "r" for column in table.columns) + "r" * len(table.training)
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table}[t]",
@@ -52,6 +52,8 @@ def _head(table: Table) -> list[str]:
         else:
             groups.append("")
             names.append(_heading(column))
+    groups += [""] * len(table.training)
+    names += [escape(name) for name in table.training]
     upper = [" & ".join(groups) + r" \\", " ".join(rules)] if rules else []
     return [*upper, " & ".join(names) + r" \\"]
 
@@ -62,7 +64,7 @@ def _heading(column: Column) -> str:
 
 def _body(table: Table) -> list[str]:
     lines = []
-    width = len(FIXED_COLUMNS) + sum(1 + 2 * column.has_published for column in table.columns)
+    width = len(FIXED_COLUMNS) + sum(1 + 2 * column.has_published for column in table.columns) + len(table.training)
     for section in table.sections:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(section.title)}}}}} \\"]
         for bits, rows in section.bit_widths:
@@ -75,7 +77,7 @@ def _row(row: Row, bits: str, columns: tuple[Column, ...]) -> str:
     texts = [bits, escape(row.method), escape(row.format), escape(row.bits_per_weight)]
     for cell, column in zip(row.cells, columns, strict=True):
         texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
-    return " & ".join(texts) + r" \\"
+    return " & ".join([*texts, *row.training]) + r" \\"
 
 
 def _cell(cell: Cell) -> str:

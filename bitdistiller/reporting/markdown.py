@@ -36,7 +36,8 @@ def pipe_table(lines: Sequence[Sequence[str]], alignments: Sequence[bool]) -> st
 def _head(table: Table) -> tuple[list[str], list[bool]]:
     fixed = [("Model", False)] * (len(table.sections) > 1)
     fixed += [("Bits", True), ("Method", False), ("Format", False), ("Bits/weight", True)]
-    names, alignments = zip(*fixed, *chain.from_iterable(map(_headings, table.columns)), strict=True)
+    training = [(escape(name), True) for name in table.training]
+    names, alignments = zip(*fixed, *chain.from_iterable(map(_headings, table.columns)), *training, strict=True)
     return list(names), list(alignments)
 
 
@@ -62,7 +63,7 @@ def _row(row: Row, columns: tuple[Column, ...]) -> list[str]:
     texts = [escape(row.method), escape(row.format), row.bits_per_weight]
     for cell, column in zip(row.cells, columns, strict=True):
         texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
-    return texts
+    return [*texts, *row.training]
 
 
 def _cell(cell: Cell) -> str:

@@ -78,6 +78,22 @@ def standard_error(error: float, value: float, quantity: str) -> Quantity:
     return _at_least(error, 0) if value < SCIENTIFIC_FROM else _scientific(error, 1)
 
 
+def count(number: int) -> str:
+    """A whole number with three significant digits: `812`, `1.44 M`, `12.3 G`."""
+    rounded = int(float(f"{number:.2e}"))
+    for size, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if rounded >= size:
+            decimals = max(0, 3 - len(str(rounded // size)))
+            return f"{rounded / size:.{decimals}f} {suffix}"
+    return str(number)
+
+
+def clock(hours: float) -> str:
+    """A duration in hours as h:mm:ss, to the second."""
+    seconds = round(3600 * hours)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
 def _at_least(error: float, decimals: int) -> Quantity:
     smallest = 10.0**-decimals
     shown = f"{error:.{decimals}f}"

@@ -22,7 +22,7 @@ from bitdistiller.reporting.tables import Table
 from bitdistiller.stages import Stage, open_stage
 from bitdistiller.stages.files import write_json, write_text
 
-VERSION = 4
+VERSION = 5
 CARDS = "cards"
 COST = ("cost.csv", "cost.md")
 REPORT = "report.html"

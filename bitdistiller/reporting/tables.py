@@ -56,6 +56,8 @@ class Row:
     format: str
     bits_per_weight: str
     cells: tuple[Cell, ...]
+    training: tuple[str, ...] = ()
+    """What the training took, in the order of `Table.training`; empty texts for a run without training."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Table:
     """(letter, text)."""
     notes: tuple[str, ...]
     """What holds for the whole table."""
+    training: tuple[str, ...] = ()
+    """Headings of the columns on what the trainings took: tokens, and time where the table may tell it."""
 
     @property
     def has_published(self) -> bool:

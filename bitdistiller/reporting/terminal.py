@@ -14,6 +14,7 @@ from bitdistiller.config import Experiment
 from bitdistiller.plan import Plan
 from bitdistiller.reporting.build import build_table
 from bitdistiller.reporting.collect import collect
+from bitdistiller.reporting.cost import cost_frame, training_hours
 from bitdistiller.reporting.tables import Cell, Column, Table
 
 FILE_WIDTH = 120
@@ -36,8 +37,9 @@ def show_results(experiment: Experiment, results: Path, console: Console | None 
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
-    console.print(render(build_table(experiment, collect(experiment, results))))
-    tables = Plan(experiment, Path(results)).tables
+    plan = Plan(experiment, Path(results))
+    console.print(render(build_table(experiment, collect(experiment, results), training_hours(cost_frame(plan)))))
+    tables = plan.tables
     places = [(label, tables / name) for label, name in FILES] + [("report", Path(results) / "report.html")]
     lines = [Text(f"{label:<7}{path}") for label, path in places if path.is_file()]
     if lines:
@@ -59,6 +61,8 @@ def render(table: Table) -> Group:
         grid.add_column(name, justify=justify, no_wrap=True)
     for column in table.columns:
         _add_columns(grid, column)
+    for name in table.training:
+        grid.add_column(Text(name), justify="right", style="dim")
     for section in table.sections:
         _add_section(grid, section.title, section.bit_widths, table)
     small = [*(f"{mark}  {text}." for mark, text in table.footnotes), *table.notes]
@@ -81,6 +85,7 @@ def _add_section(grid: Grid, title: str, bit_widths: tuple, table: Table) -> Non
             texts += [Text(width), Text(row.method), Text(row.format), Text(row.bits_per_weight)]
             for cell, column in zip(row.cells, table.columns, strict=True):
                 texts += [_cell(cell), *([_published(cell), _difference(cell)] if column.has_published else [])]
+            texts += map(Text, row.training)
             title = width = ""
             grid.add_row(*texts, end_section=row is rows[-1])
 

@@ -24,6 +24,7 @@ COLUMNS = {
     "group_size": "Int64",
     "bits_per_weight": "Float64",
     "file_bytes": "Int64",
+    "training_tokens": "Int64",
     "evaluation": "str",
     "label": "str",
     "kind": "str",
@@ -56,6 +57,7 @@ def frame(
     metrics: dict[tuple[str, str], MetricsFile],
     exports: dict[str, ExportFile],
     published: Published | None,
+    training_tokens: dict[str, int],
 ) -> pd.DataFrame:
     """All that was measured, in the order of the table."""
     rows: list[dict[str, Any]] = []
@@ -64,6 +66,7 @@ def frame(
         for name in experiment.evaluations_of(identity.run):
             if (identity.run, name) in metrics:
                 fixed = _fixed(experiment, identity, name, exports.get(identity.run))
+                fixed["training_tokens"] = training_tokens.get(identity.run)
                 number = published_number(experiment, identity, name, published)
                 wanted = main_metric(experiment.evaluations[name])
                 items = published_items(published, experiment.evaluations[name].published)

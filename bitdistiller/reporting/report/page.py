@@ -34,8 +34,8 @@ def render(collected: Collected, plan: Plan, drawn: Mapping[str, str] | None = N
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     style = "".join(loader.get_source(environment, name)[0] for name in ("page.css", "report.css"))
-    table = build_table(plan.experiment, collected)
     experiment, costs = plan.experiment, cost.cost_frame(plan)
+    table = build_table(experiment, collected, cost.training_hours(costs))
     studied = ablation.ablation_frame(experiment, collected, plan.results)
     values = {
         "table": table,

@@ -83,7 +83,7 @@ def write_history(folder: Path, floor: float) -> None:
     lines = []
     for step in range(1, 201):
         loss = floor * (1 + 6 * math.exp(-step / 30) + 0.08 * math.sin(step * 1.7) + 0.05 * math.sin(step * 0.61))
-        lines.append({"step": step, "loss": loss, "learning_rate": 1e-4, "tokens": step * 2048})
+        lines.append({"step": step, "loss": loss, "learning_rate": 1e-4, "tokens": 2048})
         if step % 20 == 0:
             drift = 0.05 * max(0, step - 160) / 40
             lines.append({"step": step, "evaluation_loss": floor * (1.05 + 5.5 * math.exp(-step / 30) + drift)})

@@ -6,7 +6,7 @@ import pytest
 from result_trees import EVALUATIONS, make_experiment
 
 from bitdistiller.plan import Plan
-from bitdistiller.reporting.cost import COLUMNS, cost_frame, outputs, render_markdown
+from bitdistiller.reporting.cost import COLUMNS, cost_frame, outputs, render_markdown, training_hours
 from bitdistiller.reporting.stage import run as tabulate
 
 CPU, GPU = "cpu: Intel, 2 cores", "4x NVIDIA H200"
@@ -75,6 +75,15 @@ def test_hours_are_of_all_attempts_and_gpu_hours_of_all_gpus(plan):
     text = render_markdown(cost_frame(plan))
     assert "1 attempts were killed" in text
     assert "5.00 GB" in text
+
+
+def test_hours_of_a_training_are_those_of_a_runs_own_jobs(plan):
+    """Not of shared stages; nothing for a run that has not finished, or whose hours are not all known."""
+    write(plan.mix("demo"), "mix")
+    write(plan.train("int2"), "train", [attempt(0.0, 1800.0), attempt(5000.0, 1800.0)])
+    write(plan.export("int2"), "export")
+    write(plan.train("nf3"), "train", [attempt(0.0), attempt(5000.0, 1800.0)])
+    assert training_hours(cost_frame(plan)) == {"int2": pytest.approx(1.0)}
 
 
 def test_a_processor_costs_no_gpu_hours(plan):

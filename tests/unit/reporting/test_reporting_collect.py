@@ -171,11 +171,15 @@ def test_secondary_metrics_are_in_the_frame_but_not_main(results):
 
 def test_history_takes_the_last_of_repeated_steps_and_skips_torn_lines(experiment, results, caplog):
     path = results / "teacher/int2/train/history.jsonl"
-    lines = ['{"step": 2, "loss": 3.0}', '{"step": 1, "loss": 5.0}', '{"step": 2, "loss": 2.0}']
+    lines = ['{"step": 2, "loss": 3.0, "tokens": 10}', '{"step": 1, "loss": 5.0, "tokens": 7}']
+    lines += ['{"step": 2, "loss": 2.0, "tokens": 10}']
     path.write_text(
         "\n".join([*lines, '{"step": 2, "evaluation_loss": 1.5}', '{"step": 3, "loss": NaN}', '{"step": 4, "lo'])
     )
-    history = collect(experiment, results).history
+    collected = collect(experiment, results)
+    frame = collected.frame[collected.frame["run"] == "int2"]
+    assert set(frame["training_tokens"]) == {17}
+    history = collected.history
     history = history[history["run"] == "int2"]
     assert history["loss"].dropna().tolist() == [5.0, 2.0]
     assert history["evaluation_loss"].dropna().tolist() == [1.5]

@@ -103,8 +103,48 @@ def test_rows_follow_the_paper(experiment, results):
         ["", "Clipped RTN", "INT2", "2.14"],
         ["", "BitDistiller", "INT2", "2.14"],
     ]
-    assert rows[5][4:] == ["**6.40** ± 0.08", "**71.00** ± 2.03", "**69.00** ± 2.67"]
+    assert rows[5][4:] == ["**6.40** ± 0.08", "**71.00** ± 2.03", "**69.00** ± 2.67", "410 k"]
     assert rows[3][4] == "4000 ± 48"
+
+
+def test_training_tokens_and_time_stand_at_the_end(experiment, results):
+    """Tokens in every table; time, which no two trainings share, only where it is given."""
+    table = table_of(experiment, results)
+    assert table.training == ("Train tokens",)
+    timed = build_table(experiment, collect(experiment, results), {"int2": 1.2525, "int3": 0.01})
+    assert timed.training == ("Train tokens", "Train time")
+    rows = {row.identity.run: row.training for _, group in timed.sections[0].bit_widths for row in group}
+    assert rows["int2"] == ("410 k", "1:15:09")
+    assert rows["int3"] == ("410 k", "0:00:36")
+    assert rows["nf3"] == ("410 k", "")
+    assert rows["rtn-int2"] == rows["fp16"] == ("", "")
+    texts = markdown.render(timed), page.render(timed, []), latex.render(timed)
+    assert all("1:15:09" in text and "Train time" in text and "h:mm:ss" in text for text in texts)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(terminal.render(timed))
+    assert re.search(r"BitDistiller +INT2 .* 410 k +1:15:09", console.file.getvalue())
+
+
+def test_no_training_no_columns(experiment, tmp_path):
+    table = table_of(experiment, tmp_path)
+    assert table.training == ()
+    assert "Train" not in markdown.render(table)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (812, "812"),
+        (1000, "1.00 k"),
+        (65_536, "65.5 k"),
+        (720_300, "720 k"),
+        (999_999, "1.00 M"),
+        (1_443_000, "1.44 M"),
+        (2**31, "2.15 G"),
+    ],
+)
+def test_counts_keep_three_digits(number, text):
+    assert quantities.count(number) == text
 
 
 def test_best_of_each_bit_width_is_bold(experiment, results):
@@ -201,7 +241,7 @@ def test_reasons_pending_and_other_n_are_footnoted(tmp_path):
     assert "| n/a<sup>b</sup> |" in text
     assert "— *pending*" in text
     assert "4 of 6 runs finished; missing: clip-int2, int2." in text
-    assert "--- \\\\" in latex.render(table)
+    assert "--- & " in latex.render(table)
 
 
 def test_a_measured_cell_without_reason_counts_as_finished(results):
@@ -310,7 +350,7 @@ def test_latex_rows_have_as_many_fields_as_columns(results):
     text = latex.render(table_of(make_experiment(**LLAMA), results))
     (columns,) = re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}", text)
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(line.split(" & ")) for line in rows} == {len(columns)} == {9}
+    assert {len(line.split(" & ")) for line in rows} == {len(columns)} == {10}
     assert r"\textbf{6.40} {\scriptsize$\pm$\,0.08}" in text
 
 
