@@ -19,7 +19,7 @@ def table(speeds: Sequence[Speed], machine: str) -> Group:
     """Something a rich Console prints; ratios are to the second model."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     grid.add_column("Model", overflow="fold")
-    for name in ("prefill tokens/s", "decode tokens/s", "ms/token", "in memory", "on disk", "peak", "load"):
+    for name in ("prefill tokens/s", "decode tokens/s", "ms/token", "in memory", "on disk", "KV cache", "peak", "load"):
         grid.add_column(name, justify="right", no_wrap=True)
     for speed in speeds:
         grid.add_row(speed.name, *_cells(speed))
@@ -28,6 +28,7 @@ def table(speeds: Sequence[Speed], machine: str) -> Group:
         f"Batch {load.batch}, {load.prompt_tokens} prompt tokens, {load.new_tokens} new tokens, greedy; median of "
         f"{load.repeats} repetitions in turns, ± the largest deviation. {machine}.",
         "In memory: parameters and buffers; weights of this many bytes are read for every token.",
+        "KV cache: after the last token.",
     ]
     if len(speeds) > 1:
         one, other = speeds
@@ -42,7 +43,8 @@ def _cells(speed: Speed) -> list[str]:
 
     peak = _mb(speed.peak) if speed.peak is not None else "-"
     rates = [rate(speed.prefill_rate, speed.prefill), rate(speed.decode_rate, speed.decode)]
-    return [*rates, f"{speed.token_milliseconds:.2f}", _mb(speed.memory), _mb(speed.disk), peak, _load(speed)]
+    sizes = map(_mb, (speed.memory, speed.disk, speed.cache))
+    return [*rates, f"{speed.token_milliseconds:.2f}", *sizes, peak, _load(speed)]
 
 
 def _load(speed: Speed) -> str:
@@ -66,6 +68,7 @@ def as_rows(speeds: Sequence[Speed], machine: str) -> list[dict[str, Any]]:
             "milliseconds_per_token": speed.token_milliseconds,
             "memory_bytes": speed.memory,
             "disk_bytes": speed.disk,
+            "cache_bytes": speed.cache,
             "peak_bytes": speed.peak,
             "seconds_to_load": speed.seconds_to_load,
             "machine": machine,

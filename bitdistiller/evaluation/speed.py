@@ -13,6 +13,7 @@ import torch
 
 from bitdistiller.errors import InputError
 from bitdistiller.evaluation.subject import Subject
+from bitdistiller.generation.integer_cache import cache_bytes, inference_cache
 from bitdistiller.stages.provenance import device
 
 SEED = 0
@@ -33,7 +34,8 @@ class Speed:
     """
     One model: seconds of every repetition for the prompt (`prefill`) and for all new tokens (`decode`).
 
-    memory: bytes of parameters and buffers; disk: bytes of the directory; peak: bytes allocated on the GPU at most.
+    memory: bytes of parameters and buffers; disk: bytes of the directory; cache: bytes of the KV cache after the last
+    token; peak: bytes allocated on the GPU at most.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Speed:
     peak: int | None = None
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
+    cache: int = 0
 
     @property
     def prefill_rate(self) -> float:
@@ -77,7 +80,7 @@ def measure(paths: Sequence[Path], load: Load, dtype: str | None = None, packed:
     models = [_open(path, load, dtype, packed and not i) for i, path in enumerate(paths)]
     for turn in range(load.repeats + 1):
         for model, speed in models:
-            prefill, decode = _once(model, load)
+            prefill, decode, speed.cache = _once(model, load)
             if turn:  # the first warms up
                 speed.prefill.append(prefill)
                 speed.decode.append(decode)
@@ -104,18 +107,19 @@ def _open(path: Path, load: Load, dtype: str | None, packed: bool) -> tuple[Any,
 
 
 @torch.inference_mode()
-def _once(model: Any, load: Load) -> tuple[float, float]:
-    """Seconds for the prompt, and for the new tokens after it."""
+def _once(model: Any, load: Load) -> tuple[float, float, int]:
+    """Seconds for the prompt, and for the new tokens after it; bytes of the cache at the end."""
     generator = torch.Generator().manual_seed(SEED)
     shape = (load.batch, load.prompt_tokens)
     tokens = torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
+    cache = inference_cache(model)
     begin = _now()
-    output = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+    output = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
     read = _now()
     for _ in range(load.new_tokens):
         chosen = output.logits[:, -1].argmax(-1, keepdim=True)
         output = model(input_ids=chosen, past_key_values=output.past_key_values, use_cache=True, logits_to_keep=1)
-    return read - begin, _now() - read
+    return read - begin, _now() - read, cache_bytes(output.past_key_values)
 
 
 def machine() -> str:

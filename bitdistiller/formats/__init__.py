@@ -8,7 +8,9 @@ from bitdistiller.formats.llm_qat import (
     channel_codes,
     channel_values,
     llm_qat_weight,
+    symmetric_codes,
     symmetric_fake_quantize,
+    symmetric_values,
 )
 from bitdistiller.formats.normal_float import NormalFloatFormat
 from bitdistiller.formats.packing import pack_codes, unpack_codes
@@ -31,7 +33,9 @@ __all__ = [
     "pack_codes",
     "pack_signs",
     "resolve_group_size",
+    "symmetric_codes",
     "symmetric_fake_quantize",
+    "symmetric_values",
     "trained_grid",
     "unpack_codes",
     "unpack_signs",

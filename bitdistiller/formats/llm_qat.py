@@ -30,6 +30,22 @@ def symmetric_fake_quantize(x: Tensor, bits: int) -> Tensor:
     return _Gated.apply(x, _symmetric(x, bits))
 
 
+def symmetric_codes(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """
+    The integers of `symmetric_fake_quantize` for x (..., n): codes (..., n) int16 in `-(2^(b-1) - 1) .. 2^(b-1) - 1`.
+
+    With them the scale `s` (..., 1) of each row, float32 (float64 for float64 input). For 2 to 16 bits.
+    """
+    values = x.detach().to(arithmetic_dtype(x.dtype))
+    scale = _scale(values, bits)
+    return (values * scale).round().to(torch.int16), scale
+
+
+def symmetric_values(codes: Tensor, scale: Tensor) -> Tensor:
+    """What `symmetric_codes` stand for, in the dtype of the scale; equal to `symmetric_fake_quantize`."""
+    return codes.to(scale.dtype) / (scale + EPSILON)
+
+
 def asymmetric_fake_quantize(x: Tensor, bits: int) -> Tensor:
     """
     `x_hat = round((x - m) / r n) / n r + m` with `m = min x`, `r = max x - m + 1e-8`, `n = 2^b - 1`, for each row.
@@ -72,8 +88,8 @@ def channel_codes(weight: Tensor, bits: int, name: str = "weight") -> tuple[Tens
     """
     values = weight.detach().float()
     if bits >= 3:
-        scale = _scale(values, bits)
-        codes = (values * scale).round() + (2 ** (bits - 1) - 1)
+        codes, scale = symmetric_codes(values, bits)
+        codes = codes + (2 ** (bits - 1) - 1)
     elif bits == 2:
         scale = 2 * values.abs().mean(-1, keepdim=True)
         codes = _quarter_steps(values, scale) + 2
@@ -90,7 +106,7 @@ def channel_values(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
     """The values (out, in) float32 of `channel_codes`, equal to those of `llm_qat_weight`."""
     column, steps = scale.unsqueeze(-1), codes.float()
     if bits >= 3:
-        return (steps - (2 ** (bits - 1) - 1)) / (column + EPSILON)
+        return symmetric_values(steps - (2 ** (bits - 1) - 1), column)
     return column * ((steps - 2 + 0.5) / 2 if bits == 2 else 1 - 2 * steps)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from bitdistiller.errors import InputError
 
+BYTE = 8
 WORD_CODES = 8
 
 
@@ -32,6 +33,9 @@ def unpack_codes(packed: Tensor, bits: int, length: int) -> Tensor:
     size = packed_bytes(length, bits)
     if packed.shape[-1] != size:
         raise InputError(f"packed codes: rows of {packed.shape[-1]} bytes; {length} codes of {bits} bits take {size}")
+    if BYTE % bits == 0:  # no code lies in two bytes
+        shifts = torch.arange(0, BYTE, bits, dtype=torch.uint8, device=packed.device)
+        return (packed.unsqueeze(-1) >> shifts).bitwise_and_(2**bits - 1).flatten(-2)[..., :length].contiguous()
     stream = torch.nn.functional.pad(packed, (0, -size % bits)).unflatten(-1, (-1, bits))
     words = torch.zeros(stream.shape[:-1], dtype=torch.int64, device=packed.device)
     for byte in range(bits):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bitdistiller.generation.engine import Sampling
+from bitdistiller.generation.integer_cache import inference_cache
 from bitdistiller.generation.sampling import PromptNoise, draw
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -23,7 +24,7 @@ def stream_tokens(
     The same tokens as the transformers engine's completion of the prompt with this seed, but for rounding.
     """
     noise = PromptNoise([seed])
-    inputs, cache = torch.tensor([list(prompt)], device=model.device), None
+    inputs, cache = torch.tensor([list(prompt)], device=model.device), inference_cache(model)
     for _ in range(sampling.max_new_tokens):
         output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits, cache = output.logits[:, -1], output.past_key_values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class MixedLinear(nn.Linear):
 
     bits: MixedBits
     cached: bool
+    keep: Callable[[Tensor], None] | None = None
+    """Gets the output (..., out) of a layer with `cached` before it is quantised: an integer cache sets it."""
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, bits: MixedBits, cached: bool) -> Self:
@@ -45,7 +48,11 @@ class MixedLinear(nn.Linear):
         weight = llm_qat_weight(self.weight, self.bits.weights)
         bias = None if self.bias is None else self.bias.to(dtype)
         y = F.linear(quantised.to(dtype), weight.to(dtype), bias)
-        return symmetric_fake_quantize(y, self.bits.cache) if self.cached and self.bits.cache != OFF else y
+        if not self.cached or self.bits.cache == OFF:
+            return y
+        if self.keep is not None:
+            self.keep(y)
+        return symmetric_fake_quantize(y, self.bits.cache)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, bits={'-'.join(map(str, self.bits))}, cached={self.cached}"

@@ -32,6 +32,12 @@ def symmetric(row, bits):
     return [round(value * scale) / (scale + 1e-6) for value in row]
 
 
+def symmetric_integers(row, bits):
+    """The integers behind `symmetric`."""
+    scale = (2 ** (bits - 1) - 1) / (max(map(abs, row)) + 1e-6)
+    return [round(value * scale) for value in row]
+
+
 def asymmetric(row, bits):
     """Quantised values of one row (list of float)."""
     low, steps = min(row), 2**bits - 1

@@ -7,9 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bitdistiller.cli import app
+from bitdistiller.config import MixedBits
 from bitdistiller.errors import InputError
 from bitdistiller.evaluation import speed as module
 from bitdistiller.evaluation.speed import Load, Speed, measure
+from bitdistiller.layers import mix_linears
 
 
 @pytest.fixture
@@ -62,6 +64,12 @@ def test_more_than_the_context_is_refused(directory):
         measure([directory], Load(60, 5))
 
 
+def test_a_quantised_cache_is_kept_in_integers(model):
+    mix_linears(model, MixedBits(32, 8, 4))
+    *_, size = module._once(model, Load(8, 2))
+    assert size == 2 * 2 * (8 + 2) * (16 + 4) + 2 * (8 + 2) * 16 * 4  # 32 codes and a scale; cos and sin
+
+
 def test_the_command_prints_and_writes(directory, tmp_path):
     options = ["speed", str(directory), "--prompt-tokens", "8", "--new-tokens", "2", "--repeats", "1"]
     file = tmp_path / "speed.csv"
@@ -71,5 +79,6 @@ def test_the_command_prints_and_writes(directory, tmp_path):
     rows = list(csv.DictReader(file.open()))
     assert len(rows) == 2
     assert float(rows[0]["decode_tokens_per_second"]) > 0
+    assert int(rows[0]["cache_bytes"]) == 2 * 2 * 32 * (8 + 2) * 4  # layers, keys and values, width, tokens, float32
     (row,) = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
     assert set(row) == set(rows[0])
