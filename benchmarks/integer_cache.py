@@ -1,7 +1,7 @@
 """A KV cache in integers beside one of dense values, for a model of LLM-QAT: `python benchmarks/integer_cache.py`.
 
-Writes benchmarks/integer_cache.csv. The model is a random LLaMA with grouped-query attention in bfloat16, whose keys and
-values are quantised in both cases, so that both give the same tokens. Forms take turns; a time is that of one token
+Writes benchmarks/integer_cache.csv. The model is a random LLaMA with grouped-query attention in bfloat16, whose keys
+and values are quantised in both cases, so that both give the same tokens. Forms take turns; a time is that of one token
 behind a context of that many. Bytes are those of the caches' tensors after it, all layers together.
 """
 
@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets 
 
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def rows(device: str, context: int) -> Iterator[dict[str, Any]]:
         times: dict[str, list[float]] = {name: [] for name in caches}
         for turn in range(RUNS):
             for name, cache in caches.items():
-                times[name] += timings(lambda cache=cache: _step(model, cache), 1, warm_up=turn == 0)
+                times[name] += timings(partial(_step, model, cache), 1, warm_up=turn == 0)
         dense, integers = (1000 * statistics.median(times[name]) for name in caches)
         sizes = [cache_bytes(cache) for cache in caches.values()]
         yield {

@@ -50,7 +50,7 @@ FormatName = Annotated[str, Field(pattern=r"\d$"), *_one_of(format_names, SHAPE)
 WrittenFormat = Annotated[str, Field(pattern=r"\d$"), *_one_of(_written_formats, SHAPE)]
 """A number format, or that of a method which has one of its own."""
 Dtype = Literal["float32", "bfloat16"]
-LayoutName = Literal["dense", "gptq-v2", "gguf-q2_0", "gguf-q4_1"]
+LayoutName = Literal["dense", "compressed-tensors", "gptq-v2", "gguf-q2_0", "gguf-q4_1"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 INTEGERS: tuple[FormatName, ...] = ("int2", "int3", "int4")

@@ -18,5 +18,5 @@ class ConvertRecipe(Section):
     """Everything the stage `convert` needs."""
 
     layout: LayoutName
-    """dense: dequantised, for engines that read no packed weights; gptq-v2 for GPTQModel; gguf-q2_0 (int2), gguf-q4_1
-    for llama.cpp (docs/formats.md)."""
+    """dense: dequantised, for engines that read no packed weights; compressed-tensors: llm-qat for vLLM; gptq-v2 for
+    GPTQModel; gguf-q2_0 (int2), gguf-q4_1 for llama.cpp (docs/formats.md)."""

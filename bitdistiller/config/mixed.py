@@ -23,6 +23,16 @@ class MixedBits(NamedTuple):
     cache: int
 
 
+def check_channel_integers(bits: MixedBits) -> None:
+    """Raises ValueError for bits that compressed-tensors' integers with a scale a channel do not hold."""
+    held = bits.weights in range(3, 9) and bits.activations in (8, 16, OFF) and bits.cache in (16, OFF)
+    if not held:
+        raise ValueError(
+            f"layout compressed-tensors does not hold {'-'.join(map(str, bits))}; accepted: weights of 3 to 8 bits, "
+            f"activations of 8, 16 or {OFF}, a KV cache of 16 or {OFF}"
+        )
+
+
 def mixed_bits(number_format: str) -> MixedBits | None:
     """The bits that a format's name says; None for other formats. Raises ValueError for bits that there are not."""
     match = SHAPE.fullmatch(number_format)

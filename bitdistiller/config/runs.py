@@ -8,7 +8,7 @@ from pydantic import PositiveInt, model_validator
 
 from bitdistiller.config.base import INTEGERS, SIGNS, Dtype, FormatName, LayoutName, Name, Section, format_names
 from bitdistiller.config.calibration import GROUPED, Calibration, Quantization
-from bitdistiller.config.mixed import mixed_bits
+from bitdistiller.config.mixed import check_channel_integers, mixed_bits
 
 
 class Method(Section):
@@ -141,10 +141,21 @@ class Run(Section):
         return self
 
     def _check_layout(self, layout: LayoutName) -> None:
-        held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
-        if not METHODS[self.method].quantised or not METHODS[self.method].grouped:
+        method, integers = METHODS[self.method], layout == "compressed-tensors"
+        bits = mixed_bits(self.format or "")
+        if bits is not None:
+            if not integers:
+                raise ValueError(f"method {self.method} takes no layout {layout}; accepted: compressed-tensors")
+            check_channel_integers(bits)
+            return
+        if not method.quantised or not method.grouped:
             raise ValueError(f"method {self.method} takes no layouts")
+        if integers:
+            raise ValueError(
+                "layouts: compressed-tensors is for method llm-qat; others have it where they can as it is"
+            )
         if layout == "dense":
             return
+        held = ("int2",) if layout == "gguf-q2_0" else INTEGERS
         if self.format not in held or self.pad:
             raise ValueError(f"layouts: {layout} does not hold this run; accepted: {', '.join(held)} without pad")

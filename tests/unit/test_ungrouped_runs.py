@@ -75,6 +75,11 @@ def test_recipes_have_the_format_alone(experiment):
         ({**ONEBIT, "format": "int2"}, "method onebit takes no format"),
         ({**ONEBIT, "group_size": 64}, "method onebit takes no group_size: it has no groups"),
         ({**ONEBIT, "layouts": ["dense"]}, "method onebit takes no layouts"),
+        ({**LLM_QAT, "layouts": ["dense"]}, "method llm-qat takes no layout dense; accepted: compressed-tensors"),
+        (
+            {**LLM_QAT, "layouts": ["compressed-tensors"]},
+            "layout compressed-tensors does not hold 4-8-4; accepted: weig",
+        ),
         ({**ONEBIT, "calibration": "c"}, "method onebit takes no calibration"),
         (
             {**LLM_QAT, "format": "int4"},
@@ -89,6 +94,11 @@ def test_recipes_have_the_format_alone(experiment):
 def test_what_they_do_not_take(experiment, run, message):
     with pytest.raises(InputError, match=message):
         experiment(run)
+
+
+def test_llm_qat_has_a_layout_for_vllm(experiment):
+    plan = Plan(experiment({**LLM_QAT, "format": "8-8-16", "layouts": ["compressed-tensors"]}))
+    assert [path.name for path in plan.conversions] == ["compressed-tensors"]
 
 
 def test_signs_need_whole_bytes_before_the_first_job(experiment):

@@ -13,8 +13,10 @@ import torch
 from bitdistiller.config import ConvertRecipe, ExportRecipe
 from bitdistiller.export.checkpoint import write_checkpoint
 from bitdistiller.export.conversion.blocks import BLOCK_TYPES
+from bitdistiller.export.conversion.channel_integers import ChannelIntegers
 from bitdistiller.export.conversion.dense import DenseCopy
 from bitdistiller.export.conversion.gptq import GptqV2
+from bitdistiller.export.conversion.rewritten import Rewritten
 from bitdistiller.export.conversion.source import PackedMasters
 from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.export.files import ShardWriter
@@ -29,8 +31,16 @@ logger = logging.getLogger(__name__)
 
 CONVERTED = "checkpoint"
 REPORT = "convert.json"
-ENGINES = {"dense": "any", "gptq-v2": "GPTQModel", "gguf-q2_0": "llama.cpp", "gguf-q4_1": "llama.cpp"}
+ENGINES = {
+    "dense": "any",
+    "compressed-tensors": "vLLM, transformers",
+    "gptq-v2": "GPTQModel",
+    "gguf-q2_0": "llama.cpp",
+    "gguf-q4_1": "llama.cpp",
+}
 """Who reads each layout."""
+REWRITTEN: dict[str, type[Rewritten]] = {"dense": DenseCopy, "compressed-tensors": ChannelIntegers}
+"""Layouts that are a model directory of another kind."""
 
 
 def run(
@@ -73,24 +83,20 @@ def run(
 
 
 def _convert(stage: Stage, layout: str, checkpoint: Path, directory: Path) -> dict[str, Any]:
-    if layout == "dense":
-        return _dense(stage, DenseCopy(checkpoint), directory)
+    if layout in REWRITTEN:
+        return _rewrite(stage, REWRITTEN[layout](checkpoint), directory)
     masters = PackedMasters(checkpoint)
     return _gptq(stage, masters, directory) if layout == "gptq-v2" else _gguf(stage, masters, layout, directory)
 
 
-def _dense(stage: Stage, copy: DenseCopy, directory: Path) -> dict[str, Any]:
+def _rewrite(stage: Stage, copy: Rewritten, directory: Path) -> dict[str, Any]:
     writer = ShardWriter(stage.work)
     with _progress(stage, len(copy)) as done:
         copy.write(directory, writer, done)
     compared = copy.verify(directory)
     writer.clear()
-    bits = 8.0 * copy.dtype.itemsize
-    return {
-        "bits_per_weight": bits,
-        "file_bytes": TensorFiles(directory).total_bytes,
-        "verified": {"tensors": compared},
-    }
+    size = TensorFiles(directory).total_bytes
+    return copy.sizes(directory) | {"file_bytes": size, "verified": {"tensors": compared}}
 
 
 def _gptq(stage: Stage, masters: PackedMasters, directory: Path) -> dict[str, Any]:
