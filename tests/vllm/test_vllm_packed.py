@@ -1,8 +1,9 @@
-"""Packed checkpoints in vLLM's CPU build, as they are: 4 bits are served, fewer are refused."""
+"""Packed checkpoints in vLLM's CPU build, as they are: 4 bits are served, fewer are refused; LLM-QAT's as integers."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -60,3 +61,25 @@ def test_two_bits_need_a_dequantised_copy(serve_python: str, stories_model: Path
     done = ask(serve_python, tmp_path / "dense" / "checkpoint", "float32")
     assert done.returncode == 0, done.stderr[-3000:]
     assert answer(done) == by_transformers(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kernel"),
+    [
+        ("8-8-32", "CompressedTensorsW8A8Int8"),
+        ("4-8-32", "CompressedTensorsW4A8Int"),
+        ("4-32-32", "CompressedTensorsWNA16"),
+    ],
+)
+def test_llm_qat_is_served_in_integers(
+    bits: str, kernel: str, serve_python: str, stories_model: Path, tmp_path: Path
+) -> None:
+    student = shutil.copytree(stories_model, tmp_path / "student")
+    (student / "bitdistiller.json").write_text(json.dumps({"format": bits}))
+    stage("export", "--weights", student, "--format", bits, "--set", "dtype=bfloat16", "--output", tmp_path / "out")
+    checkpoint = tmp_path / "out" / "checkpoint"
+    stage("convert", "--checkpoint", checkpoint, "--layout", "compressed-tensors", "--output", tmp_path / "integers")
+    done = ask(serve_python, tmp_path / "integers" / "checkpoint", "bfloat16")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert kernel in done.stdout + done.stderr
+    assert answer(done)[:6] == by_transformers(checkpoint)[:6]  # steps and roundings may choose another way later
