@@ -54,20 +54,20 @@ class IntegerCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
-        self.rotations.change(lambda rows: rows[beam_idx.to(rows.device)])
+        self.rotations.change_rows(lambda rows: rows[beam_idx.to(rows.device)])
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self.rotations.change(lambda rows: rows[indices])
+        self.rotations.change_rows(lambda rows: rows[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        self.rotations.change(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self.rotations.change_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def crop(self, tokens_to_remove: int) -> None:
         super().crop(tokens_to_remove)
         if tokens_to_remove:
-            self.rotations.crop(-abs(tokens_to_remove))
+            self.rotations.change(lambda rows: rows[:, : -abs(tokens_to_remove)])
 
 
 class IntegerLayer(DynamicLayer):
@@ -113,9 +113,10 @@ class IntegerLayer(DynamicLayer):
         if self.rotations.length != self.key_codes.length:
             raise InputError(f"{_name(self.attention)}: layers have positions of their own; no integer cache")
         keys = self._heads(self.key_codes, getattr(self.attention, "k_norm", None))
-        turned = self.rotations.cos.shape[-1]  # of a head: the first part alone where rotary embedding is partial
+        cos, sin = self.rotations.tensors
+        turned = cos.shape[-1]  # of a head: the first part alone where rotary embedding is partial
         first, rest = keys[..., :turned], keys[..., turned:]
-        first = self.rotate(first, first, self.rotations.cos, self.rotations.sin)[1]
+        first = self.rotate(first, first, cos, sin)[1]
         return torch.cat([first, rest], dim=-1) if rest.shape[-1] else first
 
     def _heads(self, codes: TokenCodes, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -154,98 +155,78 @@ class IntegerLayer(DynamicLayer):
         self.value_codes.change(how)
 
 
-class TokenCodes:
+class TokenRows:
+    """Tensors (batch or 1, tokens, ...) that grow by tokens, all alike."""
+
+    def __init__(self) -> None:
+        self.tensors: tuple[Tensor, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return self.tensors[0].shape[1] if self.tensors else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def extend(self, *new: Tensor) -> None:
+        """Put the tensors of new tokens behind the others."""
+        self.tensors = tuple(map(_joined, self.tensors, new)) if self.tensors else new
+
+    def change(self, how: Callable[[Tensor], Tensor]) -> None:
+        """Apply `how` to every tensor."""
+        self.tensors = tuple(map(how, self.tensors))
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self.tensors = ()
+
+
+class TokenCodes(TokenRows):
     """
-    Outputs of one layer for the tokens so far: codes (batch, tokens, bytes), scales (batch, tokens, 1).
+    Outputs of one layer for the tokens so far: codes (batch, tokens, bytes) and scales (batch, tokens, 1).
 
     Up to 8 bits are packed densely (uint8); more take int16.
     """
 
     def __init__(self, bits: int) -> None:
+        super().__init__()
         self.bits, self.width, self.dtype = bits, 0, torch.float32
-        self.codes: Tensor | None = None
-        self.scales: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens."""
-        return 0 if self.codes is None else self.codes.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes and scales."""
-        return sum(tensor.nbytes for tensor in (self.codes, self.scales) if tensor is not None)
+        self.zero = 2 ** (bits - 1) - 1
 
     def append(self, output: Tensor) -> None:
         """Take a layer's output (batch, tokens, features) before it is quantised."""
         codes, scales = symmetric_codes(output, self.bits)
         if self.bits <= BYTE:
-            codes = pack_codes((codes + self._zero).to(torch.uint8), self.bits)
+            codes = pack_codes((codes + self.zero).to(torch.uint8), self.bits)
         self.width, self.dtype = output.shape[-1], output.dtype
-        self.codes = codes if self.codes is None else torch.cat([self.codes, codes], dim=1)
-        self.scales = scales if self.scales is None else torch.cat([self.scales, scales], dim=1)
+        self.extend(codes, scales)
 
     def values(self) -> Tensor:
         """The quantised outputs (batch, tokens, features) of all tokens, in the dtype they had."""
-        assert self.codes is not None
-        assert self.scales is not None
-        codes = self.codes
+        codes, scales = self.tensors
         if self.bits <= BYTE:
-            codes = unpack_codes(codes, self.bits, self.width).to(torch.int16) - self._zero
-        return symmetric_values(codes, self.scales).to(self.dtype)
-
-    def change(self, how: Callable[[Tensor], Tensor]) -> None:
-        """Apply `how` to codes and scales."""
-        if self.codes is not None and self.scales is not None:
-            self.codes, self.scales = how(self.codes), how(self.scales)
-
-    def clear(self) -> None:
-        """Forget all tokens."""
-        self.codes = self.scales = None
-
-    @property
-    def _zero(self) -> int:
-        return 2 ** (self.bits - 1) - 1
+            codes = unpack_codes(codes, self.bits, self.width).to(torch.int16) - self.zero
+        return symmetric_values(codes, scales).to(self.dtype)
 
 
-class Rotations:
+class Rotations(TokenRows):
     """Rotary embeddings of the tokens so far, cos and sin (batch or 1, tokens, dimension), once for all layers."""
 
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all tokens."""
-        self.cos: Tensor | None = None
-        self.sin: Tensor | None = None
-        self.latest: Any = None
-
-    @property
-    def length(self) -> int:
-        """Tokens."""
-        return 0 if self.cos is None else self.cos.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both."""
-        return sum(tensor.nbytes for tensor in (self.cos, self.sin) if tensor is not None)
+    latest: tuple[Tensor, Tensor] | None = None
 
     def append(self, new: tuple[Tensor, Tensor]) -> None:
         """Take what a forward pass gives each of its layers; the first call for the same objects counts."""
-        if self.latest is new:
-            return
-        self.latest = new
-        self.cos, self.sin = _joined(self.cos, new[0]), _joined(self.sin, new[1])
+        if self.latest is not new:
+            self.latest = new
+            self.extend(*new)
 
-    def change(self, how: Callable[[Tensor], Tensor]) -> None:
+    def change_rows(self, how: Callable[[Tensor], Tensor]) -> None:
         """Apply `how` to what differs from sequence to sequence."""
-        if self.cos is not None and self.sin is not None and len(self.cos) > 1:
-            self.cos, self.sin = how(self.cos), how(self.sin)
-
-    def crop(self, end: int) -> None:
-        """Keep the tokens before `end`, which is negative."""
-        if self.cos is not None and self.sin is not None:
-            self.cos, self.sin = self.cos[:, :end], self.sin[:, :end]
+        if self.tensors and len(self.tensors[0]) > 1:
+            self.change(how)
 
 
 def inference_cache(model: Any) -> IntegerCache | None:
@@ -318,10 +299,8 @@ def _after(attention: Any, *_: Any) -> None:
     attention.k_proj.keep = attention.v_proj.keep = None
 
 
-def _joined(before: Tensor | None, new: Tensor) -> Tensor:
-    """(batch or 1, tokens, dimension): expanded to one batch where they differ."""
-    if before is None:
-        return new
+def _joined(before: Tensor, new: Tensor) -> Tensor:
+    """One behind the other; where one of them has a single row for all sequences, it is repeated."""
     rows = max(len(before), len(new))
     return torch.cat([tensor.expand(rows, -1, -1) for tensor in (before, new)], dim=1)
 

@@ -75,7 +75,7 @@ def test_it_holds_the_integers_of_the_formula(bits):
     torch.testing.assert_close(held.values(), expected, rtol=1e-6, atol=1e-7)
     if bits > 8:
         integers = [symmetric_integers(row, bits) for row in output.flatten(0, 1).tolist()]
-        assert held.codes.flatten(0, 1).tolist() == integers
+        assert held.tensors[0].flatten(0, 1).tolist() == integers
     each = 12 * bits // 8 + (12 * bits % 8 > 0) if bits <= 8 else 24
     assert held.nbytes == 2 * 5 * (each + 4)
 
