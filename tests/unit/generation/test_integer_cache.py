@@ -19,8 +19,9 @@ from transformers import (
 from bitdistiller.config import MixedBits
 from bitdistiller.errors import InputError
 from bitdistiller.generation import Sampling
-from bitdistiller.generation.integer_cache import IntegerCache, TokenCodes, cache_bytes, inference_cache
+from bitdistiller.generation.integer_cache import IntegerCache, cache_bytes, inference_cache
 from bitdistiller.generation.stream import stream_tokens
+from bitdistiller.generation.token_rows import TokenCodes
 from bitdistiller.layers import mix_linears
 
 SHAPE = {
