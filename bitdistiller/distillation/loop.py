@@ -125,9 +125,8 @@ class Loop:
         self.clock.reset()
         begin, index = time.monotonic(), self.state.step
         event = self._step(index)
-        padding = self.steps.padding(index, self.world.size)
         costs = {"seconds": time.monotonic() - begin, "time_shares": self.clock.shares()}
-        return event | costs | {"tokens": padding.tokens, "positions": padding.positions}
+        return event | costs | {"positions": self.steps.padding(index, self.world.size).positions}
 
     def _step(self, index: int) -> Event:
         counts, world = self.steps.counts(index), self.world
@@ -142,7 +141,7 @@ class Loop:
         with self.clock("optimizer"):
             norm, skipped = self._update(loss, factor, rate, index + 1)
         self.state.step = index + 1
-        event = self._event(loss=loss, learning_rate=rate, gradient_norm=norm)
+        event = self._event(loss=loss, learning_rate=rate, gradient_norm=norm, tokens=self.steps.tokens(index))
         return event | ({"skipped": True} if skipped else {})
 
     def _forward_backward(self, batch: Batch, counts: StepCounts, last: bool) -> Tensor:

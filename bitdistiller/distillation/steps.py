@@ -121,6 +121,10 @@ class Steps:
         """Tokens and positions of the step, from lengths alone; empty micro-batches are not counted."""
         return self._padding(self._plan(self.step_samples(step), processes))
 
+    def tokens(self, step: int) -> int:
+        """Tokens of the step's sequences."""
+        return int(self.file.lengths[self.step_samples(step)].sum())
+
     def evaluation_counts(self) -> StepCounts:
         """As `counts`, of the evaluation split."""
         return count(self.file, list(range(self.held_out)), self.training.mask_prompt)
