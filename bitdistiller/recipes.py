@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from bitdistiller.config import Experiment
+from bitdistiller.environments import BASELINES
 from bitdistiller.errors import InputError
 
 Parsed = TypeVar("Parsed")
@@ -108,10 +109,19 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def load_experiment(source: Path | dict[str, Any]) -> Experiment:
-    """An experiment from its file or from what Snakemake read of it; raises InputError with one line."""
+    """
+    An experiment from its file or from what Snakemake read of it; raises InputError with one line.
+
+    Runs with `when_available` are left out where the environment of the baselines is missing.
+    """
     if isinstance(source, dict):
-        return parse(Experiment, source, "config")
-    return parse(Experiment, read_yaml(source) or {}, str(source))
+        experiment = parse(Experiment, source, "config")
+    else:
+        experiment = parse(Experiment, read_yaml(source) or {}, str(source))
+    kept = {name: run for name, run in experiment.runs.items() if not run.when_available}
+    if len(kept) == len(experiment.runs) or not BASELINES.is_missing():
+        return experiment
+    return experiment.model_copy(update={"runs": kept})
 
 
 def load_recipe(kind: type[Parsed], text: str | None, changes: list[str]) -> Parsed:

@@ -97,6 +97,8 @@ class Run(Section):
     trains it alone. No number of the result depends on it but by rounding."""
     evaluations: list[Name] = []
     """Names of evaluations; empty means all of the experiment."""
+    when_available: bool = False
+    """Leave this run of a library's method out where its environment is not installed (`make env-baselines`)."""
     layouts: list[LayoutName] = []
     """Further layouts of the packed checkpoint, for other engines, with the same values (docs/formats.md)."""
 
@@ -130,6 +132,8 @@ class Run(Section):
                 raise ValueError(f"method {self.method} takes no {key}")
         if self.teacher is not None and not method.train:
             raise ValueError(f"method {self.method} takes no teacher")
+        if self.when_available and not method.baseline:
+            raise ValueError(f"method {self.method} takes no when_available: it needs no other environment")
         if self.nodes > 1 and not method.train:
             raise ValueError(f"method {self.method} takes no nodes")
         given = [] if method.grouped else sorted(self.model_fields_set.intersection(GROUPED))

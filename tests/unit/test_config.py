@@ -8,6 +8,7 @@ import pytest
 
 from bitdistiller import config
 from bitdistiller.config import Training
+from bitdistiller.environments import BASELINES
 from bitdistiller.errors import InputError
 from bitdistiller.options import RECIPES, describe, experiment_schema
 from bitdistiller.recipes import as_text, load_experiment
@@ -51,6 +52,19 @@ def complaint(experiment):
     assert "\n" not in text
     assert len(text) < 700
     return text.removeprefix("config: ")
+
+
+def test_a_librarys_run_can_wait_for_its_environment(monkeypatch):
+    experiment = changed("runs.gptq", {"model": "m", "method": "gptq", "format": "int2", "calibration": "c"})
+    experiment["runs"]["gptq"]["when_available"] = True
+    monkeypatch.setattr(type(BASELINES), "is_missing", lambda self: self is BASELINES)
+    assert list(load_experiment(experiment).runs) == ["full", "int2"]
+    monkeypatch.setattr(type(BASELINES), "is_missing", lambda self: False)
+    assert list(load_experiment(experiment).runs) == ["full", "int2", "gptq"]
+    experiment["runs"]["int2"]["when_available"] = True
+    assert (
+        complaint(experiment) == "runs.int2: method bitdistiller takes no when_available: it needs no other environment"
+    )
 
 
 def test_a_good_one_is_accepted():
