@@ -165,7 +165,7 @@ def cache_bytes(cache: Any) -> int:
     """Bytes of a cache's tensors."""
     if isinstance(cache, IntegerCache):
         return cache.nbytes
-    tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    tensors = [getattr(layer, name, None) for layer in getattr(cache, "layers", ()) for name in ("keys", "values")]
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
@@ -200,9 +200,9 @@ def _attentions(model: Any) -> list[Any]:
 
 def _known(attention: Any) -> bool:
     """Whether keys are made of the layer's output as here: heads, a norm of each if there is one, rotation."""
-    norm = getattr(attention, "k_norm", None)
-    per_head = norm is None or norm.weight.shape == (attention.head_dim,)
-    return hasattr(attention, "head_dim") and _rotation_of(attention) is not None and per_head
+    norm, head = getattr(attention, "k_norm", None), getattr(attention, "head_dim", None)
+    per_head = norm is None or getattr(getattr(norm, "weight", None), "shape", None) == (head,)
+    return head is not None and per_head and _rotation_of(attention) is not None
 
 
 def _rotation_of(attention: Any) -> Any:
