@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bitdistiller"
-TOP = ("errors", "plugins", "config", "recipes", "environments", "plan", "resources", "options")
+TOP = ("errors", "plugins", "environments", "config", "recipes", "plan", "resources", "options")
 ROOMS = (
     *TOP,
     "stages",

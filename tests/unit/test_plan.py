@@ -301,7 +301,8 @@ def test_the_demo_corpus_needs_a_demo_model(experiment):
     assert refused(evaluation) == message.format("demo-code")
 
 
-def test_a_library_s_run(experiment, tmp_path):
+def test_a_library_s_run(experiment, tmp_path, monkeypatch):
+    monkeypatch.delenv("BASELINES_PYTHON", raising=False)
     library = {"model": "m", "method": "gptq", "format": "int2", "calibration": "pile"}
     plan = experiment(runs={"gptq": library})
     assert plan.baseline("gptq") == Path("results/m/gptq/baseline")
