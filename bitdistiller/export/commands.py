@@ -79,7 +79,7 @@ def convert(
     time_budget: Budget = None,
     walltime: Walltime = None,
 ) -> None:
-    """Write a packed checkpoint as GPTQ, GGUF or dequantised files, if they hold the same values, and check them."""
+    """Write a packed checkpoint in the files of another engine, if they hold the same values, and check them."""
     options = load_recipe(config.ConvertRecipe, recipe, changed(changes, layout=layout))
     from bitdistiller.export.conversion.stage import run
 
