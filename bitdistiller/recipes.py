@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from bitdistiller.config import Experiment
 from bitdistiller.environments import BASELINES
 from bitdistiller.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Parsed = TypeVar("Parsed")
 
@@ -121,6 +124,8 @@ def load_experiment(source: Path | dict[str, Any]) -> Experiment:
     kept = {name: run for name, run in experiment.runs.items() if not run.when_available}
     if len(kept) == len(experiment.runs) or not BASELINES.is_missing():
         return experiment
+    left = ", ".join(name for name in experiment.runs if name not in kept)
+    logger.info("left out: %s, for want of %s; %s", left, BASELINES.title, BASELINES.remedy)
     return experiment.model_copy(update={"runs": kept})
 
 

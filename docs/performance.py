@@ -36,6 +36,23 @@ SECTIONS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Share of a training step": "share_of_training_step",
         },
     ),
+    "integer_cache": (
+        "KV cache in integers",
+        "`python benchmarks/integer_cache.py`: one token of a random bfloat16 LLaMA (8 layers, 4 key-value heads of "
+        "64) behind a context, with LLM-QAT's keys and values kept as codes or as dense tensors; both give the same "
+        "logits. Milliseconds are medians of 9 by turns, measured beside other jobs; bytes are those after the token.",
+        {
+            "Device": "device",
+            "Context": "context",
+            "Bits": "cache_bits",
+            "Dense, bytes": "dense_bytes",
+            "Integers, bytes": "integer_bytes",
+            "Times smaller": "times_smaller",
+            "Dense, ms": "dense_milliseconds",
+            "Integers, ms": "integer_milliseconds",
+            "Times slower": "times_slower",
+        },
+    ),
     "packed_linear": (
         "Packed weights",
         "`python benchmarks/packed_linear.py`: the product of one layer with 1, 4 and 16 rows of bfloat16, its "

@@ -41,6 +41,11 @@ def symmetric_codes(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return (values * scale).round().to(torch.int16), scale
 
 
+def largest_level(bits: int) -> int:
+    """`2^(b-1) - 1`, the largest of `symmetric_codes`; as codes without a sign count, it is their zero."""
+    return 2 ** (bits - 1) - 1
+
+
 def symmetric_values(codes: Tensor, scale: Tensor) -> Tensor:
     """What `symmetric_codes` stand for, in the dtype of the scale; equal to `symmetric_fake_quantize`."""
     return codes.to(scale.dtype) / (scale + EPSILON)
@@ -89,7 +94,7 @@ def channel_codes(weight: Tensor, bits: int, name: str = "weight") -> tuple[Tens
     values = weight.detach().float()
     if bits >= 3:
         codes, scale = symmetric_codes(values, bits)
-        codes = codes + (2 ** (bits - 1) - 1)
+        codes = codes + largest_level(bits)
     elif bits == 2:
         scale = 2 * values.abs().mean(-1, keepdim=True)
         codes = _quarter_steps(values, scale) + 2
@@ -106,19 +111,19 @@ def channel_values(codes: Tensor, scale: Tensor, bits: int) -> Tensor:
     """The values (out, in) float32 of `channel_codes`, equal to those of `llm_qat_weight`."""
     column, steps = scale.unsqueeze(-1), codes.float()
     if bits >= 3:
-        return symmetric_values(steps - (2 ** (bits - 1) - 1), column)
+        return symmetric_values(steps - largest_level(bits), column)
     return column * ((steps - 2 + 0.5) / 2 if bits == 2 else 1 - 2 * steps)
 
 
 def _symmetric(x: Tensor, bits: int) -> Tensor:
     values = x.detach().to(arithmetic_dtype(x.dtype))
     scale = _scale(values, bits)
-    return (values * scale).round() / (scale + EPSILON)
+    return symmetric_values((values * scale).round(), scale)
 
 
 def _scale(values: Tensor, bits: int) -> Tensor:
     """(..., 1): what the values of a row are multiplied by."""
-    return (2 ** (bits - 1) - 1) / (values.abs().amax(-1, keepdim=True) + EPSILON)
+    return largest_level(bits) / (values.abs().amax(-1, keepdim=True) + EPSILON)
 
 
 def _quarter_steps(values: Tensor, scale: Tensor) -> Tensor:

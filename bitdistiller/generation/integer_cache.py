@@ -45,32 +45,43 @@ class IntegerCache(Cache):
     @property
     def nbytes(self) -> int:
         """Bytes of codes, scales and rotary embeddings."""
-        return self.rotations.nbytes + sum(layer.nbytes for layer in self.layers)
+        return sum(rows.nbytes for rows in (self.rotations, *self._codes))
 
     def reset(self) -> None:
-        super().reset()
-        self.rotations.clear()
+        for rows in (self.rotations, *self._codes):
+            rows.clear()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
-        self.rotations.change_rows(lambda rows: rows[beam_idx.to(rows.device)])
+        self._choose(lambda rows: rows[beam_idx.to(rows.device)])
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self.rotations.change_rows(lambda rows: rows[indices])
+        self._choose(lambda rows: rows[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self.rotations.change_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
+        self._choose(lambda rows: rows.repeat_interleave(repeats, dim=0))
 
     def crop(self, tokens_to_remove: int) -> None:
-        super().crop(tokens_to_remove)
         if tokens_to_remove:
-            self.rotations.change(lambda rows: rows[:, : -abs(tokens_to_remove)])
+            for rows in (self.rotations, *self._codes):
+                rows.change(lambda tensor: tensor[:, : -abs(tokens_to_remove)])
+
+    @property
+    def _codes(self) -> list[TokenCodes]:
+        return [codes for layer in self.layers for codes in (layer.key_codes, layer.value_codes)]
+
+    def _choose(self, how: Callable[[Tensor], Tensor]) -> None:
+        """Apply `how` to the rows of sequences; rotations may be one row for all."""
+        for codes in self._codes:
+            codes.change(how)
+        self.rotations.change_rows(how)
 
 
 class IntegerLayer(DynamicLayer):
-    """One layer's keys and values; `attention` tells it the outputs of its layers before they are quantised."""
+    """
+    One layer's keys and values; `attention` tells it the outputs of its layers before they are quantised.
+
+    What changes all layers alike (beams, rows, crops) is done by the cache.
+    """
 
     def __init__(self, attention: Any, rotations: Rotations) -> None:
         super().__init__()
@@ -80,23 +91,13 @@ class IntegerLayer(DynamicLayer):
         self.key_codes, self.value_codes = TokenCodes(bits), TokenCodes(bits)
         self.checked = False
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes and scales."""
-        return self.key_codes.nbytes + self.value_codes.nbytes
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.is_initialized = True
-
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """
         All keys and values (batch, heads, tokens, head dimension); the arguments are the newest, in the same shape.
 
         Raises InputError where the first keys and values are not what the integers give.
         """
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.is_initialized = True
         keys, values = self._keys(), self._heads(self.value_codes)
         if not self.checked:
             new = key_states.shape[-2]
@@ -124,34 +125,6 @@ class IntegerLayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         return self.key_codes.length
-
-    def reset(self) -> None:
-        self.key_codes.clear()
-        self.value_codes.clear()
-        self.is_initialized = False
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self._change(lambda rows: rows[beam_idx.to(rows.device)])
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._change(lambda rows: rows[indices])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._change(lambda rows: rows.repeat_interleave(repeats, dim=0))
-
-    def crop(self, tokens_to_remove: int) -> None:
-        if tokens_to_remove:
-            self._change(lambda rows: rows[:, : -abs(tokens_to_remove)])
-
-    def offload(self) -> None:
-        self._change(lambda rows: rows.to("cpu"))
-
-    def prefetch(self) -> None:
-        self._change(lambda rows: rows.to(self.device))
-
-    def _change(self, how: Callable[[Tensor], Tensor]) -> None:
-        self.key_codes.change(how)
-        self.value_codes.change(how)
 
 
 def inference_cache(model: Any) -> IntegerCache | None:

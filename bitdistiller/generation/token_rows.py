@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bitdistiller.formats import pack_codes, symmetric_codes, symmetric_values, unpack_codes
-
-BYTE = 8
+from bitdistiller.formats import largest_level, pack_codes, symmetric_codes, symmetric_values, unpack_codes
+from bitdistiller.formats.packing import BYTE
 
 
 class TokenRows:
@@ -51,7 +50,7 @@ class TokenCodes(TokenRows):
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits, self.width, self.dtype = bits, 0, torch.float32
-        self.zero = 2 ** (bits - 1) - 1
+        self.zero = largest_level(bits)
 
     def append(self, output: Tensor) -> None:
         """Take a layer's output (batch, tokens, features) before it is quantised."""

@@ -35,8 +35,8 @@ def build_table(experiment: Experiment, collected: Collected, hours: dict[str, f
 
 class _Builder:
     def __init__(self, experiment: Experiment, collected: Collected, hours: dict[str, float]) -> None:
-        self.experiment, self.collected, self.hours = experiment, collected, hours
-        self.tokens = training_tokens(collected.history)
+        self.experiment, self.collected = experiment, collected
+        self.training = _training_columns(training_tokens(collected.history), hours)
         self.runs = in_table_order(experiment)
         asked = {name for identity in self.runs for name in experiment.columns_of(identity.run)}
         self.names = [name for name in (*experiment.evaluations, *experiment.averages) if name in asked]
@@ -64,17 +64,11 @@ class _Builder:
             footnotes=tuple(self.footnotes.listed),
             notes=(
                 *general_notes(self.collected, columns, list(rows.values())),
-                *([TIME] if self.hours else []),
+                *([TIME] if "Train time" in self.training else []),
                 *([THEIRS] if any(others) else []),
             ),
-            training=tuple(heading for heading, _ in self._training_columns()),
+            training=tuple(self.training),
         )
-
-    def _training_columns(self) -> list[tuple[str, dict[str, str]]]:
-        """Headings, and texts by run."""
-        columns = [("Train tokens", {run: quantities.count(tokens) for run, tokens in self.tokens.items()})]
-        columns += [("Train time", {run: quantities.clock(hours) for run, hours in self.hours.items()})]
-        return [(heading, texts) for heading, texts in columns if texts]
 
     def _column(self, name: str) -> Column:
         of_column = self.main[self.main.index.get_level_values("evaluation") == name]
@@ -117,7 +111,7 @@ class _Builder:
             if there and not any(id(number) in ours for number in there):
                 cells = tuple(Cell("absent", published=number) for number in numbers)
                 identity = replace(first, run="", method="", method_title=place.method, group_size=None)
-                blank = ("",) * len(self._training_columns())
+                blank = ("",) * len(self.training)
                 rows.append(Row(identity, place.method, place.format or "—", "—", cells, blank))
         return rows
 
@@ -136,8 +130,17 @@ class _Builder:
             format=identity.format if one_size else f"{identity.format} g{identity.group_size}",
             bits_per_weight=f"{export.bits_per_weight:.2f}" if export and export.bits_per_weight is not None else "—",
             cells=tuple(cells),
-            training=tuple(texts.get(identity.run, "") for _, texts in self._training_columns()),
+            training=tuple(texts.get(identity.run, "") for texts in self.training.values()),
         )
+
+
+def _training_columns(tokens: dict[str, int], hours: dict[str, float]) -> dict[str, dict[str, str]]:
+    """Headings of those columns that have a text, and their texts by run."""
+    columns = {
+        "Train tokens": {run: quantities.count(number) for run, number in tokens.items()},
+        "Train time": {run: quantities.clock(duration) for run, duration in hours.items()},
+    }
+    return {heading: texts for heading, texts in columns.items() if texts}
 
 
 def _place(identity: RunIdentity) -> tuple[str, str, str, int | None]:

@@ -13,6 +13,7 @@ from bitdistiller.export.channels import Channels
 from bitdistiller.export.conversion.rewritten import Rewritten
 from bitdistiller.export.conversion.unfit import Unfit
 from bitdistiller.export.masters import linear_layers
+from bitdistiller.formats import largest_level
 from bitdistiller.formats.symmetric import EPSILON
 from bitdistiller.layers import TensorFiles
 
@@ -41,10 +42,12 @@ class ChannelIntegers(Rewritten):
         except ValueError as error:
             raise Unfit(f"{checkpoint}: {error}") from None
         self.dynamic = self.bits.activations == ACTIVATION_BITS
+        packed = ("weight_packed", "weight_scale", "weight_shape")
+        self.suffixes = ("weight", "weight_scale") if self.dynamic else packed
 
     def layer(self, name: str) -> dict[str, Tensor]:
         codes, scale, _ = self.parts.grid(name)
-        signed = (codes.to(torch.int16) - (2 ** (self.bits.weights - 1) - 1)).to(torch.int8)
+        signed = (codes.to(torch.int16) - largest_level(self.bits.weights)).to(torch.int8)
         factor = (1 / (scale + EPSILON)).unsqueeze(-1)
         if self.dynamic:
             return {"weight": signed, "weight_scale": factor}
@@ -69,10 +72,8 @@ class ChannelIntegers(Rewritten):
 
     def sizes(self, directory: Path) -> dict[str, Any]:
         files = TensorFiles(directory)
-        weights = stored = 0
-        for name in self.parts.layers:
-            weights += int(self.parts.grid(name)[0].numel())
-            stored += sum(files.read(f"{name}.{suffix}").nbytes for suffix in self._suffixes)
+        stored = sum(files.nbytes(f"{name}.{suffix}") for name in self.parts.layers for suffix in self.suffixes)
+        weights = sum(rows * columns for rows, columns in linear_layers(self.checkpoint)[0].values())
         return {"bits_per_weight": 8 * stored / weights, "differs": self._differences()}
 
     def _differences(self) -> list[str]:
@@ -87,10 +88,3 @@ class ChannelIntegers(Rewritten):
         if self.bits.cache != OFF:
             lines.append(f"the KV cache is not quantised; trained: {self.bits.cache} bits")
         return lines
-
-    @property
-    def _suffixes(self) -> tuple[str, ...]:
-        return ("weight", "weight_scale") if self.dynamic else ("weight_packed", "weight_scale", "weight_shape")
-
-    def _first(self, layer: str) -> str:
-        return f"{layer}.{self._suffixes[0]}"

@@ -22,7 +22,13 @@ from bitdistiller.stages.files import write_json
 
 
 class Rewritten(ABC):
-    """What a layout makes of every quantised layer; everything else is copied in the dtype that the model declares."""
+    """
+    What a layout makes of every quantised layer; everything else is copied in the dtype that the model declares.
+
+    suffixes: last parts of the names of a layer's tensors, as `layer` has them.
+    """
+
+    suffixes: tuple[str, ...] = ("weight",)
 
     def __init__(self, checkpoint: Path) -> None:
         """Raises InputError for a directory without a packed checkpoint."""
@@ -71,10 +77,7 @@ class Rewritten(ABC):
         for name in self.parts.others:
             yield name, partial(self._other, name)
         for name in self.parts.layers:
-            yield self._first(name), partial(self._layer, name)
-
-    def _first(self, layer: str) -> str:
-        return f"{layer}.weight"
+            yield f"{name}.{self.suffixes[0]}", partial(self._layer, name)
 
     def _other(self, name: str) -> dict[str, Tensor]:
         return {name: self.parts.other(name, self.dtype)}

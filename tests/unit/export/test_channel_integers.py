@@ -79,6 +79,8 @@ def test_it_holds_the_integers_that_were_trained(bits, stored, differs, packed, 
     theirs(torch.zeros(1, 1, dtype=torch.int64))  # unpacks
     values = torch.tensor([symmetric(row, width) for row in weight.tolist()])
     torch.testing.assert_close(theirs.get_submodule(LAYER).weight.detach(), values, rtol=1e-6, atol=1e-9)
+    ours = load_model(checkpoint).get_submodule(LAYER).weight
+    assert bool(((theirs.get_submodule(LAYER).weight - ours).abs() <= 2**-22 * ours.abs()).all())
     assert torch.equal(theirs.get_submodule(LAYER).bias, load_model(checkpoint).get_submodule(LAYER).bias)
 
 

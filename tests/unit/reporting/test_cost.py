@@ -1,13 +1,16 @@
 """The cost table: hours over attempts, tokens, peaks and disk, from the provenance of finished outputs."""
 
+import io
 import json
 
 import pytest
 from result_trees import EVALUATIONS, make_experiment
+from rich.console import Console
 
 from bitdistiller.plan import Plan
 from bitdistiller.reporting.cost import COLUMNS, cost_frame, outputs, render_markdown, training_hours
 from bitdistiller.reporting.stage import run as tabulate
+from bitdistiller.reporting.terminal import show_results
 
 CPU, GPU = "cpu: Intel, 2 cores", "4x NVIDIA H200"
 
@@ -84,6 +87,16 @@ def test_hours_of_a_training_are_those_of_a_runs_own_jobs(plan):
     write(plan.export("int2"), "export")
     write(plan.train("nf3"), "train", [attempt(0.0), attempt(5000.0, 1800.0)])
     assert training_hours(cost_frame(plan)) == {"int2": pytest.approx(1.0)}
+
+
+def test_times_are_shown_in_the_terminal_and_not_in_the_files(plan, tmp_path):
+    write(plan.train("int2"), "train", [attempt(0.0, 1800.0), attempt(5000.0, 1809.0)])
+    console = Console(file=io.StringIO(), width=160)
+    show_results(plan.experiment, plan.results, console)
+    assert "1:00:09" in console.file.getvalue()
+    tabulate(plan.experiment, results=plan.results, output=tmp_path / "out")
+    said = {path.name for path in (tmp_path / "out").glob("*.*") if b"1:00:09" in path.read_bytes()}
+    assert said == {"report.html"}
 
 
 def test_a_processor_costs_no_gpu_hours(plan):
